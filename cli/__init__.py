@@ -1,0 +1,1 @@
+"""The `assetstream` command: the composition root."""

@@ -1,0 +1,1 @@
+"""The pure core: messages, exact decimals, kernels, rules. No I/O, no clock, no Kafka."""

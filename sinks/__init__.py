@@ -1,0 +1,1 @@
+"""ClickHouse: schema and migrations, the writer, the embedded server."""

@@ -1,0 +1,1 @@
+"""Faust app, transport, settings, topics, checkpoint, metrics: everything that talks to Kafka."""

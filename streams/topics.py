@@ -1,0 +1,58 @@
+"""Every topic: its name, what it is for, and the configuration `init` gives it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from assetstream.streams.settings import Settings
+
+INPUTS = ("trades", "transactions", "risk_limits", "prices")
+ACCOUNT_INPUTS = ("trades", "transactions", "risk_limits")
+OUTPUTS = ("portfolio_updates", "risk_alerts", "asset_transactions", "settlement_events", "dead_letters")
+
+#: state of the account partitions and of the price partitions, one record per partition and checkpoint
+ACCOUNT_CHANGELOG = "account_changelog"
+PRICE_CHANGELOG = "price_changelog"
+MARKS = "marks"
+#: Arrow batches for ClickHouse; the record key is the table's name
+ANALYTICS = "analytics"
+INTERNAL = (ACCOUNT_CHANGELOG, PRICE_CHANGELOG, MARKS, ANALYTICS)
+
+MIB = 1 << 20
+FOREVER = {"retention.ms": "-1", "retention.bytes": "-1"}
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """One topic as `init` makes it; `config` are Kafka's own topic settings, as strings."""
+
+    name: str
+    partitions: int
+    config: dict[str, str] = field(default_factory=dict)
+
+
+def specs(settings: Settings) -> list[TopicSpec]:
+    """All topics of this installation, with their full names."""
+    days = settings.retention_days
+    retention = {"retention.ms": "-1" if days < 0 else str(int(days * 86_400_000)), "retention.bytes": "-1"}
+    delete = {"cleanup.policy": "delete"}
+    # An input record of 1 MiB, in base64 and with its envelope, must fit a dead letter and an analytics batch.
+    big = {"max.message.bytes": str(4 * MIB)}
+    inputs = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(MIB + 64 * 1024), **delete}
+    configs: dict[str, dict[str, str]] = {
+        "trades": {**inputs, **retention},
+        "transactions": {**inputs, **retention},
+        "risk_limits": {**inputs, **FOREVER},
+        "prices": {**inputs, **retention},
+        "portfolio_updates": {**delete, **retention, **big},
+        "risk_alerts": {**delete, **retention},
+        "asset_transactions": {**delete, **retention},
+        "settlement_events": {**delete, **retention},
+        "dead_letters": {**delete, **retention, **big},
+        # The worker itself deletes what a newer full sweep of the state has made superfluous.
+        ACCOUNT_CHANGELOG: {**delete, **FOREVER, **big},
+        PRICE_CHANGELOG: {**delete, **FOREVER, **big},
+        MARKS: {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"},
+        ANALYTICS: {**delete, **retention, **big},
+    }
+    return [TopicSpec(settings.topic(name), settings.partitions, config) for name, config in configs.items()]

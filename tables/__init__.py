@@ -1,0 +1,1 @@
+"""Partition state: rows in memory, changelog, restore, local snapshot."""

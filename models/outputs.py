@@ -1,0 +1,151 @@
+"""Rows that kernels write for the shell to publish: fills, alerts, portfolio updates, outcomes, postings.
+
+Structured arrays, one row an output. A decimal `x` is two fields, `x_lo` (uint64) and `x_hi` (int64): int128 at
+scale 18, the low limb first, so `decimal_column` hands it to Arrow as it lies. `portfolio`, `position`, `wallet`,
+`balance` are row numbers in the partition's state; `symbol`, `asset` are ids of its `strings`.
+`cause_*` name the input record: an index into INPUTS, its partition and offset.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+#: input topics in the order of `cause_topic`
+INPUTS = ("trades", "transactions", "risk_limits", "prices")
+
+
+def decimal(name: str) -> list[tuple[str, str]]:
+    """The two fields of a decimal."""
+    return [(f"{name}_lo", "<u8"), (f"{name}_hi", "<i8")]
+
+
+CAUSE = [("cause_topic", "u1"), ("cause_partition", "<i4"), ("cause_offset", "<i8")]
+
+
+def _dtype(*fields: list[tuple[str, str]] | tuple[str, str]) -> np.dtype:
+    flat = [f for field in fields for f in (field if isinstance(field, list) else [field])]
+    return np.dtype(flat, align=True)
+
+
+class AlertType(IntEnum):
+    """`type` of an alert; also the order in which alerts of one message come."""
+
+    POSITION_LIMIT = 0
+    EXPOSURE_LIMIT = 1
+    LOSS_LIMIT = 2
+
+
+class Subject(IntEnum):
+    """What an alert is about; SYMBOL means the row's `symbol`."""
+
+    SYMBOL = 0
+    PORTFOLIO = 1  # written "-"
+    TOTAL = 2
+    DAILY = 3
+    WEEKLY = 4
+
+
+class Level(IntEnum):
+    """Level of one rule on one subject; as `severity` of an alert OK is written INFO."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+
+
+#: a fill as it was applied; `message` is its index in the batch, the rest is the position after it
+FILL = _dtype(
+    ("message", "<i4"),
+    ("portfolio", "<i4"),
+    ("position", "<i4"),
+    ("has_average_price", "u1"),
+    decimal("notional"),
+    decimal("fill_realized_pnl"),
+    decimal("position_quantity"),
+    decimal("position_cost_basis"),
+    decimal("position_average_price"),
+    decimal("position_realized_pnl"),
+    decimal("position_fees"),
+)
+
+#: one change of level; `number` counts the changes of its subject from 1; `line` is 90 or 100
+ALERT = _dtype(
+    ("portfolio", "<i4"),
+    ("symbol", "<i4"),  # -1 when the subject is no symbol
+    ("type", "u1"),
+    ("subject", "u1"),
+    ("severity", "u1"),
+    ("is_resolved", "u1"),
+    ("line", "u1"),
+    ("has_limit", "u1"),
+    ("number", "<i8"),
+    decimal("value"),
+    decimal("limit"),
+    ("created_at", "<i8"),
+    CAUSE,
+)
+
+#: a portfolio's valuation; its unpriced symbols are `unpriced_n` ids from `unpriced_at` in a separate int32 array
+UPDATE = _dtype(
+    ("portfolio", "<i4"),
+    ("sequence", "<i8"),
+    decimal("market_value"),
+    decimal("cost_basis"),
+    decimal("realized_pnl"),
+    decimal("unrealized_pnl"),
+    decimal("fees"),
+    decimal("total_pnl"),
+    decimal("daily_pnl"),
+    decimal("gross_exposure"),
+    ("open_positions", "<i4"),
+    ("unpriced_at", "<i4"),
+    ("unpriced_n", "<i4"),
+    ("as_of", "<i8"),
+    CAUSE,
+)
+
+
+class Code(IntEnum):
+    """Why an outcome is FAILED; NONE is written null."""
+
+    NONE = 0
+    INSUFFICIENT_FUNDS = 1
+
+
+class Account(IntEnum):
+    """The kind of account a posting goes to; its full name needs the message (user, wallet, payment method)."""
+
+    WALLET = 0
+    EXTERNAL = 1
+    FEES = 2
+
+
+#: what became of wallet event `message` of the batch: COMPLETED, or FAILED with a code; the balance of its asset after it
+OUTCOME = _dtype(
+    ("message", "<i4"),
+    ("wallet", "<i4"),
+    ("balance", "<i4"),
+    ("failed", "u1"),
+    ("code", "u1"),
+    decimal("total"),
+    decimal("available"),
+    decimal("locked"),
+)
+
+#: one leg of an outcome's double entry, `entry` counts from 0 within it; amounts per outcome and asset sum to zero
+POSTING = _dtype(
+    ("message", "<i4"),
+    ("entry", "<i4"),
+    ("account", "u1"),
+    decimal("amount"),
+)
+
+
+def decimal_column(rows: np.ndarray, name: str) -> np.ndarray:
+    """The decimal `name` of `rows` as contiguous uint64[n, 2] limbs, low limb first: Arrow's decimal128 bytes."""
+    out = np.empty((len(rows), 2), np.uint64)
+    out[:, 0] = rows[f"{name}_lo"]
+    out[:, 1] = rows[f"{name}_hi"].view(np.uint64)
+    return out

@@ -1,0 +1,80 @@
+"""The Faust app: group membership, assignment, agents and timers, over our transport."""
+
+from __future__ import annotations
+
+import ssl
+
+import faust
+from faust.auth import GSSAPICredentials, SASLCredentials, SSLCredentials
+from faust.types.auth import CredentialsT
+from yarl import URL
+
+from assetstream.streams.settings import Settings
+from assetstream.streams.transport import RecordSchema, RecordTransport
+
+
+def make_app(settings: Settings, group: str) -> faust.App:
+    """A Faust app in consumer group `group` (its full name) whose agents get `Records`."""
+    urls = [URL(f"kafka://{server.strip()}") for server in settings.kafka_bootstrap_servers.split(",")]
+    app = faust.App(
+        group,
+        broker=urls,
+        broker_credentials=credentials(settings),
+        autodiscover=False,
+        store="memory://",
+        topic_partitions=settings.partitions,
+        topic_replication_factor=settings.replication_factor,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        datadir=str(settings.data_dir / "faust"),
+        consumer_auto_offset_reset="earliest",
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / 6,
+        broker_rebalance_timeout=30,
+        broker_request_timeout=max(40.0, settings.session_timeout_s + 10),
+        broker_max_poll_interval=300,
+        stream_wait_empty=False,  # nothing is acked, so nothing need be waited for: the last checkpoint is ours
+        stream_buffer_maxsize=256,
+        producer_acks=-1,
+    )
+    app.transport = RecordTransport(urls, app, loop=app.loop)
+    return app
+
+
+def raw_topic(app: faust.App, name: str, partitions: int) -> faust.TopicT:
+    """The topic `name` (full), whose messages are `Records`."""
+    return app.topic(name, schema=RecordSchema(key_type=bytes, value_type=bytes), partitions=partitions)
+
+
+def credentials(settings: Settings) -> CredentialsT | None:
+    """Faust's form of the security settings; None for PLAINTEXT."""
+    protocol = settings.kafka_security_protocol.upper()
+    if protocol == "PLAINTEXT":
+        return None
+    context = _tls(settings) if protocol.endswith("SSL") else None
+    if protocol == "SSL":
+        return SSLCredentials(context)
+    mechanism = (settings.kafka_sasl_mechanism or "PLAIN").upper()
+    if mechanism == "GSSAPI":
+        return GSSAPICredentials(ssl_context=context, mechanism="GSSAPI")
+    password = settings.kafka_sasl_password.get_secret_value() if settings.kafka_sasl_password else ""
+    return SASLCredentials(
+        username=settings.kafka_sasl_username or "", password=password, ssl_context=context, mechanism=mechanism
+    )
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=_text(settings.kafka_ssl_ca_location))
+    if settings.kafka_ssl_certificate_location:
+        password = settings.kafka_ssl_key_password
+        context.load_cert_chain(
+            str(settings.kafka_ssl_certificate_location),
+            _text(settings.kafka_ssl_key_location),
+            password.get_secret_value() if password else None,
+        )
+    return context
+
+
+def _text(path: object) -> str | None:
+    return str(path) if path else None

@@ -1,0 +1,168 @@
+"""Faust's Kafka transport, changed so that an agent's message is a run of records instead of one record.
+
+Faust keeps what it is good at: the consumer group, the co-partitioned assignment, agents, rebalance signals. What it
+would do per record (a message, an event, an ack, an interval tree of offset gaps) and the offset commits are replaced:
+a fetch response becomes one `Records` per partition, and offsets are committed by the checkpoint's transaction only.
+
+Each override below names the behaviour of faust-streaming 0.15.3 or aiokafka 0.14 it is there for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import faust
+from aiokafka.consumer import fetcher as aiokafka_fetcher
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from faust.types.tuples import ConsumerMessage
+
+from assetstream.models.records import Records
+from assetstream.streams import records as batches
+
+#: how long the broker may hold a fetch that finds nothing; also how soon a seek takes effect on a quiet topic
+FETCH_WAIT_MS = 100
+#: most bytes per partition and fetch: a few thousand trades, so that one batch never holds up a checkpoint for long
+PARTITION_FETCH_BYTES = 2 << 20
+
+
+class _WholeFetch:
+    """In place of aiokafka's MemoryRecords: the bytes of one partition in a fetch response, left alone."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def has_next(self) -> bool:
+        """Whether at least one whole batch is there."""
+        return len(self.data) >= batches.HEADER and len(self.data) >= 12 + int.from_bytes(self.data[8:12], "big")
+
+    def size_in_bytes(self) -> int:
+        """Bytes there are, whole batches or not."""
+        return len(self.data)
+
+
+class _OneRun:
+    """In place of aiokafka's PartitionRecords: an iterator of one `Records`, or of none when nothing is visible."""
+
+    def __init__(
+        self,
+        tp: Any,
+        records: _WholeFetch,
+        aborted_transactions: Any,
+        fetch_offset: int,
+        key_deserializer: Any,
+        value_deserializer: Any,
+        check_crcs: bool,
+        isolation_level: int,
+    ) -> None:
+        self.next_fetch_offset = fetch_offset
+        aborted = [(a[0], a[1]) for a in aborted_transactions or ()]
+        self._run = self._parse(tp, records.data, aborted, check_crcs)
+
+    def _parse(self, tp: Any, data: bytes, aborted: list[tuple[int, int]], check: bool) -> Iterator[Records]:
+        run, following = batches.parse(tp.topic, tp.partition, data, self.next_fetch_offset, aborted, check)
+        self.next_fetch_offset = following
+        if run.n:
+            yield run
+
+    def __iter__(self) -> Iterator[Records]:
+        return self._run
+
+
+# aiokafka makes these two by name inside its fetcher and offers no hook; every consumer of this process wants runs.
+aiokafka_fetcher.MemoryRecords = _WholeFetch
+aiokafka_fetcher.PartitionRecords = _OneRun
+
+
+class _Thread(driver.AIOKafkaConsumerThread):
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = self.consumer
+        consumer.in_transaction = True  # Faust reads committed only in its own exactly-once mode
+        try:
+            kafka = super()._create_worker_consumer(transport)
+        finally:
+            consumer.in_transaction = False
+        kafka._fetch_max_wait_ms = FETCH_WAIT_MS  # Faust: 1.5 s, in the code
+        return kafka
+
+
+class _Forgetful(dict):
+    """Faust drops what lies below the read offset it remembers, which is just what a seek back brings."""
+
+    def __missing__(self, key: Any) -> None:
+        return None
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        return
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Forget that too."""
+
+
+class RecordConsumer(driver.Consumer):
+    """A Faust consumer whose messages carry `Records`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read_offset = _Forgetful()
+        #: cleared by the worker while it has as much in hand as it wants
+        self.room = asyncio.Event()
+        self.room.set()
+
+    def _new_consumer_thread(self) -> _Thread:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+    async def commit(self, *args: Any, **kwargs: Any) -> bool:
+        """Offsets are committed by the checkpoint, never by Faust."""
+        return False
+
+    async def perform_seek(self) -> None:
+        """Positions are set by the worker after a restore, never from Faust's notion of what is committed."""
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+        """One message per partition that has something; a partition's runs keep their order."""
+        await self.room.wait()
+        fetched, active = await self._wait_next_records(timeout)
+        if not fetched or self.should_stop or not self.flow_active:
+            return
+        for tp, runs in fetched.items():
+            for run in runs:
+                if self.flow_active and (active is None or tp in active):
+                    yield tp, self._message(tp, run)
+
+    def _message(self, tp: TP, run: Records) -> ConsumerMessage:
+        last, generation = int(run.offset[-1]), self.app.consumer_generation_id
+        return ConsumerMessage(
+            tp.topic, tp.partition, last, 0.0, 1, [], None, run, None, -1, -1, tp, generation_id=generation
+        )
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        # Faust wraps each message in four tasks here and keeps gap and ack books that nobody reads.
+        try:
+            while not (self.should_stop or fetcher.should_stop):
+                async for _, message in self.getmany(timeout=1.0):
+                    await self.callback(message)
+                await asyncio.sleep(0)
+        except (asyncio.CancelledError, *self.consumer_stopped_errors):
+            if not self.transport.app.should_stop:
+                raise
+
+
+class RecordTransport(driver.Transport):
+    """The transport to give a Faust app whose agents take `Records`."""
+
+    Consumer = RecordConsumer
+
+
+class RecordSchema(faust.Schema):
+    """Hands keys and values to the agent as they are."""
+
+    def loads_key(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
+        """The key, untouched (always None: keys lie in the Records)."""
+        return message.key
+
+    def loads_value(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
+        """The Records, untouched."""
+        return message.value

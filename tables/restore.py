@@ -1,0 +1,153 @@
+"""Restore: bring partitions' stores to the true end of their changelog, in bulk.
+
+The end is taken as it is now with transactions still open below it, so a restore waits until the previous owner's last
+transaction is decided, and then reads only what was committed. Positions are compared, not record numbers: transaction
+markers take offsets too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from assetstream.streams.settings import Settings
+from assetstream.tables.changelog import ChangelogError
+from assetstream.tables.snapshot import Snapshot
+from assetstream.tables.store import Store
+
+#: an end that doesn't come closer for this long: the previous owner's transaction should have timed out long before
+STUCK_S = 90
+
+
+@dataclass
+class Progress:
+    """How far a restore is: what `/readyz` and the metrics show."""
+
+    rows: int = 0
+    records: int = 0
+    partitions: int = 0
+    done: int = 0
+
+
+class Superseded(Exception):
+    """The assignment that this restore was for is over."""
+
+
+def offsets(settings: Settings, wanted: Mapping[TopicPartition, OffsetSpec], uncommitted: bool) -> dict:
+    """Log offsets by (topic, partition). Raises KafkaException."""
+    admin = AdminClient(settings.kafka(**{"log_level": 3}))
+    level = IsolationLevel.READ_UNCOMMITTED if uncommitted else IsolationLevel.READ_COMMITTED
+    futures = admin.list_offsets(dict(wanted), isolation_level=level, request_timeout=10)
+    return {(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()}
+
+
+def restore(
+    settings: Settings,
+    topic: str,
+    stores: Mapping[int, Store],
+    snapshots: Mapping[int, Snapshot],
+    alive: Callable[[], bool],
+    progress: Progress,
+) -> None:
+    """Bring `stores` (by partition) of changelog `topic` (full name) to its end; blocks, so run it in a thread.
+
+    A store that holds state already gets only the tail; an empty one starts from its local snapshot, if there is one.
+    Raises ChangelogError (never stepped over), Superseded when `alive()` turns false, KafkaException.
+    """
+    if not stores:
+        return
+    tps = [TopicPartition(topic, p) for p in stores]
+    begins = offsets(settings, dict.fromkeys(tps, OffsetSpec.earliest()), True)
+    ends = offsets(settings, dict.fromkeys(tps, OffsetSpec.latest()), True)
+    for p, store in stores.items():
+        begin, end = begins[topic, p], ends[topic, p]
+        if store.position < begin:
+            store.reset()
+        if store.position == 0 and p in snapshots:
+            _from_snapshot(store, snapshots[p], f"{topic}-{p}", begin, progress)
+        if store.position > end:
+            raise ChangelogError(
+                f"{topic}-{p} ends at offset {end} but this machine has applied it up to {store.position}: the topic is "
+                "older than the snapshot (a restored backup?). If that is meant, delete the snapshot folder under DATA_DIR"
+            )
+    _from_kafka(settings, topic, stores, begins, ends, alive, progress)
+    for store in stores.values():
+        store.rebuild()
+
+
+def _from_snapshot(store: Store, snapshot: Snapshot, where: str, begin: int, progress: Progress) -> None:
+    if snapshot.position < begin:  # the log has been swept past it
+        snapshot.clear()
+        return
+    try:
+        for offset, value in snapshot.records():
+            progress.rows += store.apply(value, offset, f"snapshot of {where} at offset {offset}")
+        store.position = snapshot.position
+    except ChangelogError:
+        # The snapshot is only a copy: whatever is wrong with it, the log is the truth.
+        snapshot.clear()
+        store.reset()
+
+
+def _from_kafka(
+    settings: Settings,
+    topic: str,
+    stores: Mapping[int, Store],
+    begins: Mapping[tuple[str, int], int],
+    ends: Mapping[tuple[str, int], int],
+    alive: Callable[[], bool],
+    progress: Progress,
+) -> None:
+    waiting = {p for p, store in stores.items() if max(store.position, begins[topic, p]) < ends[topic, p]}
+    if not waiting:
+        return
+    consumer = Consumer(
+        settings.kafka(
+            **{
+                "group.id": "assetstream-restore",
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": 20,
+                "queued.min.messages": 100_000,
+                "queued.max.messages.kbytes": 131_072,
+                "fetch.message.max.bytes": 8 << 20,
+                "check.crcs": True,
+                "log_level": 3,
+            }
+        )
+    )
+    try:
+        consumer.assign([TopicPartition(topic, p, max(stores[p].position, begins[topic, p])) for p in waiting])
+        deadline = time.monotonic() + STUCK_S
+        while waiting:
+            if not alive():
+                raise Superseded
+            if time.monotonic() > deadline:
+                raise ChangelogError(
+                    f"{topic} {sorted(waiting)}: the end of the changelog stays undecided for {STUCK_S} s: a transaction "
+                    "hangs on the broker; see kafka-transactions.sh find-hanging"
+                )
+            for message in consumer.consume(500, 0.1):
+                error = message.error()
+                if error is None:
+                    p = message.partition()
+                    where = f"{topic}-{p} at offset {message.offset()}"
+                    progress.rows += stores[p].apply(message.value(), message.offset(), where)
+                    progress.records += 1
+                    deadline = time.monotonic() + STUCK_S
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    # Its offset passes the markers at the end; below an open transaction it comes again later.
+                    p, offset = message.partition(), message.offset()
+                    stores[p].position = max(stores[p].position, offset)
+                    if offset >= ends[topic, p]:
+                        waiting.discard(p)
+                elif error.fatal() or not (error.retriable() or error.code() == KafkaError._ALL_BROKERS_DOWN):
+                    raise KafkaException(error)
+    finally:
+        consumer.close()

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from assetstream.models.decimals import write_decimal
 from assetstream.models.outputs import INPUTS
 
 Encoded = tuple[np.ndarray, np.ndarray]
@@ -83,7 +84,8 @@ _SEVERITIES = _texts("INFO", "WARNING", "CRITICAL")
 #: by severity, and last a WARNING that came down from CRITICAL
 _MOVES = _texts(" is resolved: ", " rose to WARNING: ", " rose to CRITICAL: ", " fell to WARNING: ")
 _AGAINST = _texts(" against limit ", " with no limit any more")
-_NULL = _texts("null")
+(_NULL,) = _texts("null")
+(_QUOTED,) = _texts('"')
 _LINES = _texts("90", "100")
 _SLASH = np.uint8(ord("/"))
 _QUOTE = np.uint8(ord('"'))
@@ -96,44 +98,6 @@ _ALERT_SIZE = sum(map(len, _ALERT)) + 5 * DECIMAL_SIZE + INT_SIZE + TIME_SIZE + 
 
 _ZERO = np.uint8(ord("0"))
 _TEN = np.uint64(10)
-
-_BILLION = np.uint64(1_000_000_000)
-_LOW = np.uint64(0xFFFFFFFF)
-_HALF = np.uint64(32)
-
-
-@njit(cache=True, nogil=True)
-def _over_billion(hi, lo):
-    """(hi, lo) divided by 10^9: quotient's limbs and the remainder, by 32-bit digits."""
-    q3, r = hi // _BILLION, hi % _BILLION  # hi < 2^63, so q3 and r fit their limbs
-    part = (r << _HALF) | (lo >> _HALF)
-    q1, r = part // _BILLION, part % _BILLION
-    part = (r << _HALF) | (lo & _LOW)
-    return q3, (q1 << _HALF) | (part // _BILLION), part % _BILLION
-
-
-@njit(cache=True, nogil=True)
-def write_decimal(buf, pos, lo, hi):
-    """int128 at scale 18 in plain form."""
-    high = np.uint64(hi)
-    if hi < 0:
-        buf[pos] = np.uint8(45)
-        pos += 1
-        lo = ~lo + np.uint64(1)
-        high = ~high + (np.uint64(1) if lo == 0 else np.uint64(0))
-    high, lo, r1 = _over_billion(high, lo)
-    high, lo, r2 = _over_billion(high, lo)
-    high, lo, r3 = _over_billion(high, lo)
-    if lo > 0:
-        pos = _digits(buf, _int(buf, pos, np.int64(lo)), np.int64(r3), 9)
-    else:
-        pos = _int(buf, pos, np.int64(r3))
-    if r2 != 0 or r1 != 0:
-        buf[pos] = np.uint8(46)
-        pos = _digits(buf, _digits(buf, pos + 1, np.int64(r2), 9), np.int64(r1), 9)
-        while buf[pos - 1] == _ZERO:
-            pos -= 1
-    return pos
 
 
 @njit(cache=True, nogil=True)
@@ -162,7 +126,7 @@ def _byte(buf, pos, byte):
 @njit(cache=True, nogil=True)
 def _amount(buf, pos, text, lo, hi):
     """`text` and then the decimal of limbs `lo`, `hi`."""
-    return write_decimal(buf, _put(buf, pos, text), lo, hi)
+    return write_decimal(buf, _put(buf, pos, text), lo, np.uint64(hi))
 
 
 @njit(cache=True, nogil=True)
@@ -287,25 +251,25 @@ def _alerts(rows, names, user, portfolio, topics, base):
         if is_symbol:
             pos = _byte(buf, _name(buf, _byte(buf, pos, _QUOTE), names, r.symbol), _QUOTE)
         else:
-            pos = _put(buf, pos, _NULL[0])
+            pos = _put(buf, pos, _NULL)
         pos = _put(buf, pos, _ALERT[6])
         pos = _put(buf, _put(buf, pos, _TYPES[r.type]), _OF_SUBJECT[r.subject])
         if is_symbol:
             pos = _name(buf, pos, names, r.symbol)
         # a WARNING across the line of 100 can only have come from above it
         pos = _put(buf, pos, _MOVES[3 if r.severity == 1 and r.line == 100 else np.int64(r.severity)])
-        pos = write_decimal(buf, pos, r.value_lo, r.value_hi)
+        pos = write_decimal(buf, pos, r.value_lo, np.uint64(r.value_hi))
         if r.has_limit:
-            pos = write_decimal(buf, _put(buf, pos, _AGAINST[0]), r.limit_lo, r.limit_hi)
+            pos = _amount(buf, pos, _AGAINST[0], r.limit_lo, r.limit_hi)
             pos = _put(buf, _byte(buf, pos, np.uint8(32)), base)
         else:
             pos = _put(buf, _put(buf, _byte(buf, pos, np.uint8(32)), base), _AGAINST[1])
         pos = _amount(buf, pos, _ALERT[7], r.value_lo, r.value_hi)
         pos = _put(buf, pos, _ALERT[8])
         if r.has_limit:
-            pos = _byte(buf, write_decimal(buf, _byte(buf, pos, _QUOTE), r.limit_lo, r.limit_hi), _QUOTE)
+            pos = _byte(buf, _amount(buf, pos, _QUOTED, r.limit_lo, r.limit_hi), _QUOTE)
         else:
-            pos = _put(buf, pos, _NULL[0])
+            pos = _put(buf, pos, _NULL)
         pos = _put(buf, _put(buf, pos, _ALERT[9]), _LINES[1 if r.line == 100 else 0])
         pos = _put(buf, _put(buf, pos, _ALERT[10]), _TRUE_FALSE[1 if r.is_resolved else 0])
         pos = write_time(buf, _put(buf, pos, _ALERT[11]), r.created_at)

@@ -14,7 +14,7 @@ from assetstream.streams.transport import RecordSchema, RecordTransport
 
 
 def make_app(settings: Settings, group: str) -> faust.App:
-    """A Faust app in consumer group `group` (its full name) whose agents get `Records`."""
+    """A Faust app in consumer group `group` (its full name) whose agents get a `Run` of records."""
     urls = [URL(f"kafka://{server.strip()}") for server in settings.kafka_bootstrap_servers.split(",")]
     app = faust.App(
         group,
@@ -43,7 +43,7 @@ def make_app(settings: Settings, group: str) -> faust.App:
 
 
 def raw_topic(app: faust.App, name: str, partitions: int) -> faust.TopicT:
-    """The topic `name` (full), whose messages are `Records`."""
+    """The topic `name` (full), whose messages are `Run`s."""
     return app.topic(name, schema=RecordSchema(key_type=bytes, value_type=bytes), partitions=partitions)
 
 

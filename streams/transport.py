@@ -2,7 +2,7 @@
 
 Faust keeps what it is good at: the consumer group, the co-partitioned assignment, agents, rebalance signals. What it
 would do per record (a message, an event, an ack, an interval tree of offset gaps) and the offset commits are replaced:
-a fetch response becomes one `Records` per partition, and offsets are committed by the checkpoint's transaction only.
+a fetch response becomes one `Run` of records per partition, and offsets are committed by the checkpoint's transaction only.
 
 Each override below names the behaviour of faust-streaming 0.15.3 or aiokafka 0.14 it is there for.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import faust
 from aiokafka.consumer import fetcher as aiokafka_fetcher
@@ -26,6 +26,17 @@ from assetstream.streams import records as batches
 FETCH_WAIT_MS = 100
 #: most bytes per partition and fetch: a few thousand trades, so that one batch never holds up a checkpoint for long
 PARTITION_FETCH_BYTES = 2 << 20
+
+
+class Run(NamedTuple):
+    """What an agent gets: the visible records of one partition from offset `begins` up to (not including) `ends`.
+
+    Offsets in between that no record has are markers, aborted or compacted away: a fact of the log, not a loss.
+    """
+
+    begins: int
+    ends: int
+    records: Records
 
 
 class _WholeFetch:
@@ -44,7 +55,7 @@ class _WholeFetch:
 
 
 class _OneRun:
-    """In place of aiokafka's PartitionRecords: an iterator of one `Records`, or of none when nothing is visible."""
+    """In place of aiokafka's PartitionRecords: an iterator of one `Run`."""
 
     def __init__(
         self,
@@ -61,13 +72,13 @@ class _OneRun:
         aborted = [(a[0], a[1]) for a in aborted_transactions or ()]
         self._run = self._parse(tp, records.data, aborted, check_crcs)
 
-    def _parse(self, tp: Any, data: bytes, aborted: list[tuple[int, int]], check: bool) -> Iterator[Records]:
-        run, following = batches.parse(tp.topic, tp.partition, data, self.next_fetch_offset, aborted, check)
-        self.next_fetch_offset = following
-        if run.n:
-            yield run
+    def _parse(self, tp: Any, data: bytes, aborted: list[tuple[int, int]], check: bool) -> Iterator[Run]:
+        begins = self.next_fetch_offset
+        visible, ends = batches.parse(tp.topic, tp.partition, data, begins, aborted, check)
+        self.next_fetch_offset = ends
+        yield Run(begins, ends, visible)
 
-    def __iter__(self) -> Iterator[Records]:
+    def __iter__(self) -> Iterator[Run]:
         return self._run
 
 
@@ -102,7 +113,7 @@ class _Forgetful(dict):
 
 
 class RecordConsumer(driver.Consumer):
-    """A Faust consumer whose messages carry `Records`."""
+    """A Faust consumer whose messages carry a `Run`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -132,8 +143,8 @@ class RecordConsumer(driver.Consumer):
                 if self.flow_active and (active is None or tp in active):
                     yield tp, self._message(tp, run)
 
-    def _message(self, tp: TP, run: Records) -> ConsumerMessage:
-        last, generation = int(run.offset[-1]), self.app.consumer_generation_id
+    def _message(self, tp: TP, run: Run) -> ConsumerMessage:
+        last, generation = run.ends - 1, self.app.consumer_generation_id
         return ConsumerMessage(
             tp.topic, tp.partition, last, 0.0, 1, [], None, run, None, -1, -1, tp, generation_id=generation
         )
@@ -151,7 +162,7 @@ class RecordConsumer(driver.Consumer):
 
 
 class RecordTransport(driver.Transport):
-    """The transport to give a Faust app whose agents take `Records`."""
+    """The transport to give a Faust app whose agents take a `Run`."""
 
     Consumer = RecordConsumer
 
@@ -160,9 +171,9 @@ class RecordSchema(faust.Schema):
     """Hands keys and values to the agent as they are."""
 
     def loads_key(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
-        """The key, untouched (always None: keys lie in the Records)."""
+        """The key, untouched (always None: keys lie in the Run)."""
         return message.key
 
     def loads_value(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
-        """The Records, untouched."""
+        """The Run, untouched."""
         return message.value

@@ -1,0 +1,143 @@
+"""One partition of this worker: its store, and the work done since the last checkpoint.
+
+Handlers (one file per input topic) decode a batch, call the kernel and leave what is to be published in `work`. A cut
+takes all of it between two batches; `agents/outputs.py` turns a cut into records, in the checkpoint's thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from assetstream.models import state as states
+from assetstream.models.records import Records
+from assetstream.models.verdicts import Verdict
+from assetstream.streams import dead_letters, metrics, topics
+from assetstream.streams.dead_letters import Rejected
+from assetstream.streams.settings import Settings
+from assetstream.tables.store import Cut, Store
+
+
+@dataclass
+class Work:
+    """What a partition did since the last cut."""
+
+    records: int = 0
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # (topic, result)
+    oldest: list[tuple[str, int]] = field(default_factory=list)  # (topic, Kafka timestamp ms) of each batch's first
+    rejected: list[Rejected] = field(default_factory=list)
+    fills: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # (TradeBatch, FILL rows)
+    alerts: list[np.ndarray] = field(default_factory=list)  # ALERT rows
+    outcomes: list[tuple[Any, np.ndarray, np.ndarray]] = field(default_factory=list)  # batch, OUTCOME, POSTING rows
+    prices: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # (PriceBatch, accepted messages)
+
+
+class PartitionCut(NamedTuple):
+    """All that one checkpoint writes for a partition. Arrays are copies, or rows that never change again."""
+
+    partition: Partition
+    work: Work
+    updates: np.ndarray | None
+    unpriced: np.ndarray | None
+    state: Any
+    changes: Cut
+    sources: dict[tuple[str, int], int]
+
+
+class Partition:
+    """What account and price partitions have in common. `next` is the offset to take next, by topic (plain name)."""
+
+    inputs: tuple[str, ...]
+    changelog: str
+
+    def __init__(self, number: int, settings: Settings, store: Store) -> None:
+        self.number, self.settings, self.store = number, settings, store
+        self.next: dict[str, int] = {}
+        self.forget_work()
+
+    def forget_work(self) -> None:
+        """Drop what is not committed; the store's rows must be dropped or restored with it."""
+        self.work = Work()
+        self.due = False  # something must be written at the next checkpoint
+
+    def applied(self, topic: str) -> int:
+        """Offset of the last record of `topic` in the state; −1: none."""
+        return int(self.store.state.applied.rows["offset"][self.inputs.index(topic)])
+
+    def passed(self, topic: str, ends: int) -> None:
+        """All below `ends` is in the state now, or is no record."""
+        self.next[topic] = ends
+        states.set_applied(self.store.state, self.inputs.index(topic), ends - 1)
+        self.due = True
+
+    def account_for(self, topic: str, records: Records, verdict: np.ndarray, details: dict[int, str]) -> None:
+        """Count a batch's records by what became of them, and set the rejected aside."""
+        work = self.work
+        work.records += records.n
+        work.oldest.append((topic, int(records.timestamp[0])))
+        for value, n in enumerate(np.bincount(verdict)):
+            if n:
+                work.counts[topic, Verdict(value).reason] += int(n)
+        letters = dead_letters.rejected(
+            records, verdict, details, time.time_ns() // 1000, by_symbol=topic == "prices"
+        )
+        if letters is not None:
+            work.rejected.append(letters)
+
+    def cut(self, now_ms: int) -> PartitionCut | None:
+        """Take what is to be written, None when there is nothing. Call between batches only."""
+        if not self.due:
+            return None
+        updates, unpriced = self._collect(now_ms)
+        work = self.work
+        self.forget_work()
+        sources = {(self.settings.topic(t), self.number): offset for t, offset in self.next.items()}
+        return PartitionCut(self, work, updates, unpriced, self.store.state, self.store.cut(), sources)
+
+    def _collect(self, now_ms: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        return None, None
+
+
+class AccountPartition(Partition):
+    """Positions, portfolios, limits and balances of the users of one partition."""
+
+    inputs = topics.ACCOUNT_INPUTS
+    changelog = topics.ACCOUNT_CHANGELOG
+
+    def __init__(self, number: int, settings: Settings) -> None:
+        base = settings.base_currency.encode()
+        new = lambda: states.new_account_state(base, settings.id_memory)  # noqa: E731
+        super().__init__(number, settings, Store(new, states.ACCOUNT_TABLES, states.rebuild))
+
+    def take_marks(self, batch: Any) -> None:
+        """Revalue with marks and check limits, one mark after the other."""
+        from assetstream.models.marks import apply_marks
+
+        with metrics.CALCULATION.labels("marks").time():
+            result = apply_marks(self.store.state, batch)
+        self.store.state = result.state
+        if len(result.alerts):
+            self.work.alerts.append(result.alerts)
+            self.due = True
+
+    def _collect(self, now_ms: int) -> tuple[np.ndarray, np.ndarray]:
+        from assetstream.models.valuation import collect_updates
+
+        rows, unpriced = collect_updates(self.store.state, now_ms, self.settings.mark_update_ms)
+        return rows, unpriced
+
+
+class PricePartition(Partition):
+    """The latest accepted price of the symbols of one partition."""
+
+    inputs = ("prices",)
+    changelog = topics.PRICE_CHANGELOG
+
+    def __init__(self, number: int, settings: Settings) -> None:
+        super().__init__(
+            number, settings, Store(states.new_price_state, states.PRICE_TABLES, states.rebuild_prices)
+        )

@@ -1,0 +1,18 @@
+"""`transactions`: wallet events, balances and their double entry."""
+
+from assetstream.agents.partition import AccountPartition
+from assetstream.models.decode import decode_transactions
+from assetstream.models.ledger import apply_transactions
+from assetstream.models.records import Records
+from assetstream.streams import metrics
+
+
+def take_transactions(partition: AccountPartition, records: Records) -> None:
+    """Apply one batch of wallet events to the partition's state."""
+    batch = decode_transactions(records, partition.settings.max_future_skew_s * 1_000_000)
+    with metrics.CALCULATION.labels("transactions").time():
+        result = apply_transactions(partition.store.state, batch)
+    partition.store.state = result.state
+    partition.account_for("transactions", records, result.verdict, batch.details)
+    if len(result.outcomes):
+        partition.work.outcomes.append((batch, result.outcomes, result.postings))

@@ -14,7 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 from assetstream.agents.partition import PartitionCut
-from assetstream.models.encode import Encoded, Names, cause_topics, encode_alerts, encode_outcomes, encode_updates
+from assetstream.models.encode import (
+    Encoded,
+    Names,
+    cause_topics,
+    encode_alerts,
+    encode_outcomes,
+    encode_updates,
+)
 from assetstream.models.outputs import UPDATE
 from assetstream.models.state import string_names
 from assetstream.sinks import batches
@@ -64,14 +71,18 @@ class Publisher:
                 made.outputs.append(Output(analytics, analytics_partition, table.encode(), value))
         return made
 
-    def _publish(self, made: Publication, topic: str, partition: int, keys: Iterator[bytes], encoded: Encoded) -> None:
+    def _publish(
+        self, made: Publication, topic: str, partition: int, keys: Iterator[bytes], encoded: Encoded
+    ) -> None:
         data, ends = encoded[0].tobytes(), encoded[1].tolist()
         start, name = 0, self._topic[topic]
         for key, end in zip(keys, ends, strict=True):
             made.outputs.append(Output(name, partition, key, data[start:end]))
             start = end
 
-    def _dead_letters(self, cut: PartitionCut, made: Publication, rows: dict[str, list[pa.RecordBatch]]) -> None:
+    def _dead_letters(
+        self, cut: PartitionCut, made: Publication, rows: dict[str, list[pa.RecordBatch]]
+    ) -> None:
         for letters in cut.work.rejected:
             for key, value in dead_letters.encode(letters):
                 made.outputs.append(Output(self._topic["dead_letters"], -1, key, value))

@@ -28,11 +28,15 @@ class Work:
 
     records: int = 0
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # (topic, result)
-    oldest: list[tuple[str, int]] = field(default_factory=list)  # (topic, Kafka timestamp ms) of each batch's first
+    oldest: list[tuple[str, int]] = field(
+        default_factory=list
+    )  # (topic, Kafka timestamp ms) of each batch's first
     rejected: list[Rejected] = field(default_factory=list)
     fills: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # (TradeBatch, FILL rows)
     alerts: list[np.ndarray] = field(default_factory=list)  # ALERT rows
-    outcomes: list[tuple[Any, np.ndarray, np.ndarray]] = field(default_factory=list)  # batch, OUTCOME, POSTING rows
+    outcomes: list[tuple[Any, np.ndarray, np.ndarray]] = field(
+        default_factory=list
+    )  # batch, OUTCOME, POSTING rows
     prices: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # (PriceBatch, accepted messages)
 
 

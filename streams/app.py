@@ -60,7 +60,10 @@ def credentials(settings: Settings) -> CredentialsT | None:
         return GSSAPICredentials(ssl_context=context, mechanism="GSSAPI")
     password = settings.kafka_sasl_password.get_secret_value() if settings.kafka_sasl_password else ""
     return SASLCredentials(
-        username=settings.kafka_sasl_username or "", password=password, ssl_context=context, mechanism=mechanism
+        username=settings.kafka_sasl_username or "",
+        password=password,
+        ssl_context=context,
+        mechanism=mechanism,
     )
 
 

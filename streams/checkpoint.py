@@ -74,12 +74,17 @@ class Checkpointer:
         self._delivered: dict[tuple[str, int], list[int]] = {}
         self._failed: KafkaError | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a producer to write with."""
+        return self._producer is not None
+
     def open(self) -> None:
         """A new producer under a new transactional id; waits for the broker. Raises KafkaException."""
         self.close()
         host = socket.gethostname()[:40]
         name = f"{self._settings.group('agents')}-{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._producer = Producer(
+        producer = Producer(
             self._settings.kafka(
                 **{
                     "transactional.id": name,
@@ -96,7 +101,8 @@ class Checkpointer:
                 }
             )
         )
-        self._producer.init_transactions(30)
+        producer.init_transactions(30)
+        self._producer = producer
 
     def close(self) -> None:
         """Let the producer go. What is in an open transaction is aborted by the broker."""

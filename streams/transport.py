@@ -47,7 +47,9 @@ class _WholeFetch:
 
     def has_next(self) -> bool:
         """Whether at least one whole batch is there."""
-        return len(self.data) >= batches.HEADER and len(self.data) >= 12 + int.from_bytes(self.data[8:12], "big")
+        return len(self.data) >= batches.HEADER and len(self.data) >= 12 + int.from_bytes(
+            self.data[8:12], "big"
+        )
 
     def size_in_bytes(self) -> int:
         """Bytes there are, whole batches or not."""

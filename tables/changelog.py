@@ -98,7 +98,9 @@ def decode(value: bytes, layout: int, dtypes: Sequence[np.dtype], where: str) ->
         raise ChangelogError(f"{where}: not a changelog record")
     _, version, flags, crc, theirs, checkpoint, count = HEADER.unpack_from(value)
     if version != VERSION:
-        raise ChangelogError(f"{where}: format {version}, this release reads {VERSION}; use the release that wrote it")
+        raise ChangelogError(
+            f"{where}: format {version}, this release reads {VERSION}; use the release that wrote it"
+        )
     if zlib.crc32(memoryview(value)[_AFTER_CRC:]) != crc:
         raise ChangelogError(f"{where}: the checksum fails: the record is damaged")
     if theirs != layout:

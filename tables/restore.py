@@ -123,7 +123,9 @@ def _from_kafka(
         )
     )
     try:
-        consumer.assign([TopicPartition(topic, p, max(stores[p].position, begins[topic, p])) for p in waiting])
+        consumer.assign(
+            [TopicPartition(topic, p, max(stores[p].position, begins[topic, p])) for p in waiting]
+        )
         deadline = time.monotonic() + STUCK_S
         while waiting:
             if not alive():

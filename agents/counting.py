@@ -1,0 +1,52 @@
+"""What a committed checkpoint adds to the metrics: nothing is counted before it is durable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from assetstream.agents.partition import PartitionCut
+from assetstream.models.outputs import AlertType, Code, Level
+from assetstream.streams import metrics
+from assetstream.streams.checkpoint import Committed
+
+
+def count_checkpoint(cuts: Sequence[PartitionCut], committed: Committed) -> None:
+    """Count one committed checkpoint."""
+    metrics.CHECKPOINT.observe(committed.seconds)
+    metrics.CHECKPOINTS.labels("committed").inc()
+    metrics.PUBLISHED.inc(committed.records)
+    now = time.time()
+    for cut in cuts:
+        for (topic, result), n in cut.work.counts.items():
+            metrics.MESSAGES.labels(topic, result).inc(n)
+        for topic, oldest in cut.work.oldest:
+            metrics.LATENCY.labels(topic).observe(max(0.0, now - oldest / 1000))
+        for rows in cut.work.alerts:
+            _count_alerts(rows)
+        for batch, outcomes, _ in cut.work.outcomes:
+            _count_outcomes(batch, outcomes)
+
+
+def _count_alerts(rows: np.ndarray) -> None:
+    rising = (rows["is_resolved"] == 0) & ((rows["line"] == 90) == (rows["severity"] == Level.WARNING))
+    kinds, counts = np.unique(rows[["type", "severity"]][rising], return_counts=True)
+    for (kind, severity), n in zip(kinds.tolist(), counts.tolist(), strict=True):
+        metrics.BREACHES.labels(AlertType(kind).name, Level(severity).name).inc(n)
+    for severity, n in enumerate(np.bincount(rows["severity"], minlength=3).tolist()):
+        if n:
+            metrics.ALERTS.labels("INFO" if severity == Level.OK else Level(severity).name).inc(n)
+
+
+def _count_outcomes(batch: object, outcomes: np.ndarray) -> None:
+    from assetstream.models.messages import TRANSACTION_TYPES
+
+    types = batch.type[outcomes["message"]]  # type: ignore[attr-defined]
+    for kind, n in enumerate(np.bincount(types).tolist()):
+        if n:
+            metrics.TRANSACTIONS.labels(TRANSACTION_TYPES[kind]).inc(n)
+    for code, n in enumerate(np.bincount(outcomes["code"]).tolist()):
+        if n and code != Code.NONE:
+            metrics.TRANSACTION_FAILURES.labels(Code(code).name).inc(n)

@@ -1,0 +1,470 @@
+"""One worker: Faust gives it partitions; it restores them, takes their records, and writes checkpoints.
+
+An *epoch* is one assignment. State that was changed but not committed, the group metadata that fences commits, and what
+is being restored all belong to an epoch and end with it.
+
+For what an agent gets, one rule holds whatever Faust fetches, queues or drops across a rebalance: continuity. A run that
+begins after the next offset we want means something was dropped on the way: seek back and wait for it. A run that ends
+before it is old. If the log itself no longer has the next offset, something was lost, and the worker stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import faust
+import structlog
+from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import OffsetSpec
+from faust.types import TP
+
+from assetstream.agents.counting import count_checkpoint
+from assetstream.agents.outputs import Publication, Publisher
+from assetstream.agents.partition import AccountPartition, Partition, PartitionCut, PricePartition
+from assetstream.agents.prices import take_prices
+from assetstream.agents.risk_limits import take_risk_limits
+from assetstream.agents.trades import take_trades
+from assetstream.agents.transactions import take_transactions
+from assetstream.models.decode import decode_marks
+from assetstream.models.records import Records
+from assetstream.models.valuation import next_update_due
+from assetstream.streams import membership, metrics, topics
+from assetstream.streams.app import make_app, raw_topic
+from assetstream.streams.checkpoint import Checkpointer, CheckpointFailed, Committed
+from assetstream.streams.marks import MarkFollower
+from assetstream.streams.settings import Settings
+from assetstream.streams.transport import Run
+from assetstream.tables.restore import Progress, Superseded, offsets, restore
+from assetstream.tables.snapshots import Snapshots
+
+log = structlog.get_logger(__name__)
+
+#: records in hand (taken, not yet in a checkpoint) beyond which no more are fetched
+MOST_IN_HAND = 60_000
+#: how often updates that are due because of marks alone are looked for
+MARK_TICK_S = 0.1
+#: a gap that a seek back hasn't closed after this is looked into
+GAP_PATIENCE_S = 5
+#: checkpoints after which analytics go to the next partition of their topic, so that any number of sinks share them
+ANALYTICS_TURN = 64
+
+
+class RecordsLost(RuntimeError):
+    """The log no longer has records we have not taken. Never stepped over."""
+
+
+class Worker:
+    """Agents, checkpoints and restores of one process. `await run()` returns after `stop()`; it raises what broke."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.app = make_app(settings, settings.group("agents"))
+        self.accounts: dict[int, AccountPartition] = {}
+        self.prices: dict[int, PricePartition] = {}
+        self.epoch = 0
+        self.member: bytes | None = None
+        self.assigned: set[int] = set()
+        self.ready: set[int] = set()
+        self.warm = False
+        self.restoring = Progress()
+        self._checkpointer = Checkpointer(settings)
+        self._publisher = Publisher(settings)
+        self._snapshots = Snapshots(settings)
+        self._follower = MarkFollower(settings, self._marks_arrived)
+        self._marks_producer = Producer(
+            settings.kafka(
+                **{
+                    "partitioner": "murmur2_random",
+                    "enable.idempotence": True,
+                    "linger.ms": 0,
+                    "log_level": 3,
+                }
+            )
+        )
+        self._writing = asyncio.Lock()
+        self._loading = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._in_hand = 0
+        self._checkpoints = 0
+        self._gaps: dict[tuple[str, int], tuple[int, float]] = {}
+        self._failures = 0
+        self._stopping = asyncio.Event()
+        self._error: BaseException | None = None
+        self._background: set[asyncio.Task[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop
+        self._handlers: dict[str, Callable[[Any, Records], None]] = {
+            "trades": take_trades,
+            "transactions": take_transactions,
+            "risk_limits": take_risk_limits,
+            "prices": lambda partition, records: take_prices(partition, records, self._publish_marks),
+        }
+        for name in topics.INPUTS:
+            self._add_agent(name)
+        self.app.on_partitions_revoked.connect(self._on_revoked)
+        self.app.on_partitions_assigned.connect(self._on_assigned)
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until `stop()`; then finish the batch, write a last checkpoint and leave the group."""
+        self._loop = asyncio.get_running_loop()
+        self._follower.start()
+        await self._open_producer()
+        await self.app.start()
+        loops = [asyncio.create_task(loop()) for loop in (self._checkpoint_loop, self._mark_tick)]
+        try:
+            await self._stopping.wait()
+        finally:
+            if self._error is None:
+                await self.checkpoint()
+            for task in (*loops, *self._background):
+                task.cancel()
+            self.epoch += 1
+            await self.app.stop()
+            await asyncio.to_thread(self._close)
+        if self._error is not None:
+            raise self._error
+
+    def stop(self, error: BaseException | None = None) -> None:
+        """Ask `run` to end; with an error: because of it, without a last checkpoint."""
+        if error is not None and self._error is None:
+            self._error = error
+            log.error("worker stops", error=str(error), kind=type(error).__name__)
+        self._stopping.set()
+
+    def waiting_for(self) -> list[str]:
+        """What is missing before this worker is ready: the lines of `/readyz`."""
+        missing = []
+        if not self.warm:
+            missing.append("kernels to compile")
+        if not self._follower.caught_up.is_set():
+            missing.append("marks to catch up")
+        if self.member is None:
+            missing.append("partitions to be assigned")
+        elif self.assigned - self.ready:
+            missing.append(f"{len(self.assigned - self.ready)} partitions to be restored")
+        return missing
+
+    def _close(self) -> None:
+        self._follower.stop()
+        self._marks_producer.flush(5)
+        self._checkpointer.close()
+        self._snapshots.close()
+
+    async def _open_producer(self) -> None:
+        """A transactional producer; keeps trying, with growing pauses, until the broker is there."""
+        pause = 0.2
+        while not self._stopping.is_set():
+            try:
+                await asyncio.to_thread(self._checkpointer.open)
+                metrics.BROKER_DOWN.set(0)
+                return
+            except KafkaException as error:
+                metrics.BROKER_DOWN.set(1)
+                log.warning("Kafka does not answer, trying again", error=str(error.args[0]), pause_s=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 10)
+
+    def _spawn(self, work: Any) -> None:
+        """Run `work` beside; if it breaks, the worker stops."""
+
+        def done(task: asyncio.Task[Any]) -> None:
+            self._background.discard(task)
+            if not task.cancelled() and task.exception() is not None:
+                self.stop(task.exception())
+
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(done)
+
+    # -- taking records -----------------------------------------------------------------------------------------------
+
+    def _add_agent(self, name: str) -> None:
+        async def agent(stream: faust.StreamT) -> None:
+            async for event in stream.noack().events():
+                try:
+                    await self._take(name, event.message.tp.partition, event.value)
+                except Exception as error:
+                    self.stop(error)
+
+        topic = raw_topic(self.app, self.settings.topic(name), self.settings.partitions)
+        self.app.agent(topic, name=f"assetstream.agents.{name}")(agent)
+
+    def _partition(self, name: str, number: int) -> Partition | None:
+        return self.prices.get(number) if name == "prices" else self.accounts.get(number)
+
+    async def _take(self, name: str, number: int, run: Run) -> None:
+        epoch = self.epoch
+        while number not in self.ready and self.epoch == epoch and not self._stopping.is_set():
+            await asyncio.sleep(0.005)
+        partition = self._partition(name, number)
+        if self.epoch != epoch or partition is None or self._stopping.is_set():
+            return  # not ours any more; whoever has it starts from what is committed
+        expected = partition.next[name]
+        if run.ends <= expected:
+            return
+        if run.begins > expected:
+            await self._close_gap(name, number, expected)
+            return
+        records = run.records
+        if records.n and records.offset[0] < expected:
+            records = records.slice(int(records.offset.searchsorted(expected)), records.n)
+        if records.n:
+            metrics.BATCH_SIZE.labels(name).observe(records.n)
+            self._handlers[name](partition, records)
+            self._in_hand += records.n
+        partition.passed(name, run.ends)
+        self._wake.set()
+        await self._have_room(epoch)
+
+    async def _have_room(self, epoch: int) -> None:
+        room = self.app.consumer.room
+        while self._in_hand > MOST_IN_HAND and self.epoch == epoch and not self._stopping.is_set():
+            room.clear()
+            self._drained.clear()
+            await self._drained.wait()
+        room.set()
+
+    async def _close_gap(self, name: str, number: int, expected: int) -> None:
+        """Records were dropped between the broker and us (a rebalance does that): have them sent again."""
+        key, now = (name, number), time.monotonic()
+        last = self._gaps.get(key)
+        if last is not None and last[0] == expected and now - last[1] < GAP_PATIENCE_S:
+            return  # what was still queued when we sought back
+        topic = self.settings.topic(name)
+        if last is not None and last[0] == expected:
+            tp = TopicPartition(topic, number)
+            begins = await asyncio.to_thread(offsets, self.settings, {tp: OffsetSpec.earliest()}, True)
+            self._check_not_lost(name, number, expected, begins[topic, number])
+        self._gaps[key] = (expected, now)
+        await self.app.consumer.seek(TP(topic, number), expected)
+
+    def _check_not_lost(self, name: str, number: int, expected: int, begins: int) -> None:
+        if begins > expected:
+            raise RecordsLost(
+                f"{self.settings.topic(name)}-{number} begins at offset {begins} but the state has only what is below "
+                f"{expected}: records expired before they were taken. Restore the topic from a backup; or, if they are "
+                "to be given up, delete the changelog topics and run `assetstream init`"
+            )
+
+    # -- marks --------------------------------------------------------------------------------------------------------
+
+    def _publish_marks(self, marks: list[tuple[bytes, bytes]]) -> None:
+        topic = self.settings.topic(topics.MARKS)
+        for symbol, mark in marks:
+            self._marks_producer.produce(topic, mark, symbol)
+        self._marks_producer.poll(0)
+
+    def _marks_arrived(self, marks: Records) -> None:
+        self._loop.call_soon_threadsafe(self._take_marks, marks)
+
+    def _take_marks(self, marks: Records) -> None:
+        try:
+            batch = decode_marks(marks)
+            metrics.MARKS.inc(marks.n)
+            for number in self.ready & self.accounts.keys():
+                self.accounts[number].take_marks(batch)
+                if self.accounts[number].due:
+                    self._wake.set()
+        except Exception as error:
+            self.stop(error)
+
+    async def _mark_tick(self) -> None:
+        """Updates that only marks caused come at their own pace."""
+        while True:
+            await asyncio.sleep(MARK_TICK_S)
+            now = _now_ms()
+            for number in self.ready & self.accounts.keys():
+                account = self.accounts[number]
+                if next_update_due(account.store.state, self.settings.mark_update_ms) <= now:
+                    account.due = True
+                    self._wake.set()
+
+    # -- checkpoints --------------------------------------------------------------------------------------------------
+
+    async def _checkpoint_loop(self) -> None:
+        pause = self.settings.checkpoint_ms / 1000
+        following = 0.0
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(max(0.0, following - time.monotonic()))
+            following = time.monotonic() + pause
+            try:
+                await self.checkpoint()
+            except Exception as error:
+                self.stop(error)
+
+    async def checkpoint(self) -> None:
+        """Write what was done since the last checkpoint, if anything, and wait until it is committed."""
+        async with self._writing:
+            self._wake.clear()
+            member, now = self.member, _now_ms()
+            cuts = [cut for p in self._mine() if (cut := p.cut(now)) is not None]
+            self._in_hand = 0
+            self._drained.set()
+            if not cuts or member is None:
+                return
+            try:
+                made, committed = await asyncio.to_thread(self._write, cuts, member)
+            except CheckpointFailed as error:
+                self._start_over(error)
+            else:
+                self._done(cuts, made, committed)
+
+    def _mine(self) -> Iterable[Partition]:
+        yield from (self.accounts[number] for number in sorted(self.accounts))
+        yield from (self.prices[number] for number in sorted(self.prices))
+
+    def _write(self, cuts: list[PartitionCut], member: bytes) -> tuple[Publication, Committed]:
+        turn = (self._checkpoints // ANALYTICS_TURN) % self.settings.partitions
+        made = self._publisher.publication(cuts, turn)
+        return made, self._checkpointer.write(
+            made.outputs, made.changelog, made.sources, member, before_commit=self._marks_are_durable
+        )
+
+    def _marks_are_durable(self) -> None:
+        if self._marks_producer.flush(30):
+            raise RuntimeError("`marks` were not acknowledged within 30 s")
+
+    def _done(self, cuts: list[PartitionCut], made: Publication, committed: Committed) -> None:
+        self._checkpoints += 1
+        self._failures = 0
+        values: dict[tuple[str, int], list[bytes]] = {}
+        for output in made.changelog:
+            values.setdefault((output.topic, output.partition), []).append(output.value)
+        for cut in cuts:
+            key = (self.settings.topic(cut.partition.changelog), cut.partition.number)
+            records = list(zip(committed.offsets[key], values[key], strict=True))
+            obsolete = cut.partition.store.written(cut.changes, [(o, len(v)) for o, v in records])
+            self._snapshots.add(*key, records, obsolete)
+        count_checkpoint(cuts, committed)
+
+    def _start_over(self, error: CheckpointFailed) -> None:
+        """A checkpoint did not commit: what is in memory is worth nothing. Restore what is committed, and go on."""
+        metrics.CHECKPOINTS.labels("fenced" if error.fenced else "failed").inc()
+        self.epoch += 1
+        self._forget()
+        if error.fenced:
+            # The group has moved on without us; its next assignment brings partitions and a generation.
+            log.info("fenced by a rebalance, waiting for the next assignment", error=str(error.cause))
+            self.member = None
+            return
+        self._failures += 1
+        pause = min(0.1 * 2**self._failures, 10.0)
+        log.warning("checkpoint failed, restoring what is committed", error=str(error.cause), pause_s=pause)
+        self._spawn(self._load(self.epoch, pause))
+
+    def _forget(self) -> None:
+        """New, empty partitions in place of the old: a restore still at work on those does no harm."""
+        self.ready = set()
+        self.accounts = {number: AccountPartition(number, self.settings) for number in self.accounts}
+        self.prices = {number: PricePartition(number, self.settings) for number in self.prices}
+        self._in_hand = 0
+        self._drained.set()
+
+    # -- assignment ---------------------------------------------------------------------------------------------------
+
+    async def _on_revoked(self, app: Any, revoked: set[TP], **kwargs: Any) -> None:
+        """Still in the old generation: one last checkpoint, then nothing more is taken."""
+        self.epoch += 1
+        self.ready = set()
+        self._drained.set()
+        await self.checkpoint()
+        self.member = None
+
+    async def _on_assigned(self, app: Any, assigned: set[TP], **kwargs: Any) -> None:
+        try:
+            self.member = membership.capture(self.app)
+        except membership.NotAMember as error:
+            log.warning("assigned without membership, waiting for the next assignment", error=str(error))
+            self.member = None
+            return
+        self.epoch += 1
+        self._gaps.clear()
+        self.assigned = {tp.partition for tp in assigned}
+        accounts = {tp.partition for tp in assigned if tp.topic != self.settings.topic("prices")}
+        prices = {tp.partition for tp in assigned if tp.topic == self.settings.topic("prices")}
+        for number in accounts - self.accounts.keys():
+            self.accounts[number] = AccountPartition(number, self.settings)
+        for number in prices - self.prices.keys():
+            self.prices[number] = PricePartition(number, self.settings)
+        for number in self.accounts.keys() - accounts:
+            del self.accounts[number]
+        for number in self.prices.keys() - prices:
+            del self.prices[number]
+        metrics.ASSIGNED.set(len(accounts))
+        metrics.READY.set(0)
+        log.info("assigned", partitions=sorted(self.assigned), epoch=self.epoch)
+        self._spawn(self._load(self.epoch))
+
+    async def _load(self, epoch: int, pause: float = 0.0) -> None:
+        """Restore the assigned partitions, set the input positions, take the current marks; then they are ready."""
+        await asyncio.sleep(pause)
+        began = time.monotonic()
+        async with self._loading:
+            while self.epoch == epoch:
+                try:
+                    if not self._checkpointer.is_open:
+                        await self._open_producer()
+                    await asyncio.to_thread(self._restore, epoch)
+                    begins = await asyncio.to_thread(self._input_begins)
+                    while not self._follower.caught_up.is_set():
+                        await asyncio.sleep(0.01)
+                    break
+                except Superseded:
+                    return
+                except KafkaException as error:
+                    pause = min(max(pause * 2, 0.2), 10)
+                    log.warning("restore interrupted, trying again", error=str(error.args[0]), pause_s=pause)
+                    await asyncio.sleep(pause)
+            if self.epoch == epoch:
+                await self._make_ready(epoch, begins, began)
+
+    async def _make_ready(self, epoch: int, begins: dict[tuple[str, int], int], began: float) -> None:
+        marks = decode_marks(self._follower.latest())
+        for partition in (*self.accounts.values(), *self.prices.values()):
+            for name in partition.inputs:
+                topic, applied = self.settings.topic(name), partition.applied(name)
+                begin = begins[topic, partition.number]
+                if applied >= 0:
+                    self._check_not_lost(name, partition.number, applied + 1, begin)
+                partition.next[name] = max(applied + 1, begin)
+                await self.app.consumer.seek(TP(topic, partition.number), partition.next[name])
+                if self.epoch != epoch:
+                    return
+        for account in self.accounts.values():
+            account.take_marks(marks)
+        self.ready = set(self.assigned)
+        self._wake.set()
+        seconds = time.monotonic() - began
+        metrics.READY.set(len(self.accounts))
+        metrics.RESTORE_SECONDS.set(seconds)
+        log.info("ready", partitions=len(self.ready), rows=self.restoring.rows, seconds=round(seconds, 3))
+
+    def _restore(self, epoch: int) -> None:
+        self.restoring = Progress(partitions=len(self.accounts) + len(self.prices))
+        for name, partitions in (
+            (topics.ACCOUNT_CHANGELOG, self.accounts),
+            (topics.PRICE_CHANGELOG, self.prices),
+        ):
+            topic = self.settings.topic(name)
+            stores = {number: partition.store for number, partition in partitions.items()}
+            snapshots = self._snapshots.open(topic, stores)
+            restore(self.settings, topic, stores, snapshots, lambda: self.epoch == epoch, self.restoring)
+        metrics.RESTORED_ROWS.inc(self.restoring.rows)
+
+    def _input_begins(self) -> dict[tuple[str, int], int]:
+        wanted = {
+            TopicPartition(self.settings.topic(name), partition.number): OffsetSpec.earliest()
+            for partition in (*self.accounts.values(), *self.prices.values())
+            for name in partition.inputs
+        }
+        return offsets(self.settings, wanted, True) if wanted else {}
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

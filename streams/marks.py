@@ -1,0 +1,127 @@
+"""The mark follower: every worker reads all of `marks` and keeps the latest mark of each symbol.
+
+It is no member of the consumer group: a plain consumer over all partitions, in a thread of its own. What it reads is
+conflated (the last per symbol of each read) and handed to the event loop.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from assetstream.models.records import Records, records_of
+from assetstream.streams import topics
+from assetstream.streams.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class MarkFollower:
+    """Follows `marks` from its beginning. `on_marks(Records)` is called in the follower's own thread.
+
+    `caught_up` is set once everything that was there at the start has been handed over.
+    """
+
+    def __init__(self, settings: Settings, on_marks: Callable[[Records], None]) -> None:
+        self._settings, self._on_marks = settings, on_marks
+        self._topic = settings.topic(topics.MARKS)
+        self._latest: dict[bytes, bytes] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="marks", daemon=True)
+        self.caught_up = threading.Event()
+        self.error: BaseException | None = None
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop and wait for the thread."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(10)
+
+    def latest(self) -> Records:
+        """The latest mark of every symbol, in the byte order of symbols: what a new partition begins with."""
+        with self._lock:
+            marks = sorted(self._latest.items())
+        return records_of(self._topic, 0, marks)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._follow()
+            except BaseException as error:
+                self.error = error
+                log.warning("mark follower starts over", error=str(error))
+                self._stop.wait(1)
+
+    def _follow(self) -> None:
+        consumer = Consumer(
+            self._settings.kafka(
+                **{
+                    "group.id": "assetstream-marks",
+                    "enable.auto.commit": False,
+                    "isolation.level": "read_committed",
+                    "enable.partition.eof": False,
+                    "auto.offset.reset": "earliest",
+                    "fetch.wait.max.ms": 100,
+                    "queued.min.messages": 1_000_000,
+                    "log_level": 3,
+                }
+            )
+        )
+        try:
+            partitions = [TopicPartition(self._topic, p) for p in range(self._settings.partitions)]
+            ends = self._ends(partitions)
+            consumer.assign([TopicPartition(tp.topic, tp.partition, 0) for tp in partitions])
+            while not self._stop.is_set():
+                self._take(consumer.consume(5000, 0.05))
+                if not self.caught_up.is_set():
+                    self._check(consumer, ends)
+        finally:
+            consumer.close()
+
+    def _ends(self, partitions: list[TopicPartition]) -> dict[int, int]:
+        admin = AdminClient(self._settings.kafka(**{"log_level": 3}))
+        futures = admin.list_offsets(
+            dict.fromkeys(partitions, OffsetSpec.latest()),
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=10,
+        )
+        return {tp.partition: future.result().offset for tp, future in futures.items()}
+
+    def _take(self, messages: list) -> None:
+        fresh: dict[bytes, bytes] = {}
+        for message in messages:
+            error = message.error()
+            if error is None:
+                key, value = message.key(), message.value()
+                if key is not None and value is not None:
+                    fresh.pop(key, None)  # the last of a symbol also takes the last place
+                    fresh[key] = value
+            elif error.fatal() or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise RuntimeError(f"{self._topic}: {error}")
+        if fresh:
+            with self._lock:
+                self._latest.update(fresh)
+            self._on_marks(
+                records_of(self._topic, 0, list(fresh.items()), timestamp_ms=int(time.time() * 1000))
+            )
+
+    def _check(self, consumer: Consumer, ends: dict[int, int]) -> None:
+        behind = [p for p, end in ends.items() if end > 0]
+        positions = consumer.position([TopicPartition(self._topic, p) for p in behind])
+        reached = {tp.partition: tp.offset for tp in positions}
+        lows = {
+            p: consumer.get_watermark_offsets(TopicPartition(self._topic, p), cached=True)[0] for p in behind
+        }
+        # a partition whose records were all compacted or expired away has nothing to wait for
+        if all(reached[p] >= ends[p] or lows[p] >= ends[p] for p in behind):
+            self.caught_up.set()

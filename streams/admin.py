@@ -70,7 +70,7 @@ class Admin:
 
     def _note(self, error: KafkaError) -> None:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self._last_error = error.str()
+            self._last_error = error.str().split(" (after")[0]
 
     @contextmanager
     def answering(self) -> Iterator[None]:

@@ -1,0 +1,142 @@
+"""`assetstream lag`: how much each consumer group has still to read."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated, NamedTuple
+
+import typer
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, TopicPartition
+from confluent_kafka.admin import OffsetSpec
+from rich.console import Console
+from rich.table import Table
+
+from assetstream.cli.alerts import reader
+from assetstream.streams.admin import TIMEOUT_S, Admin, TopicMismatch
+from assetstream.streams.settings import Settings, load
+from assetstream.streams.topics import ANALYTICS, INPUTS
+
+#: what reads what; agents come first: what they have committed is on analytics by the time that is looked at
+GROUPS = (("agents", INPUTS), ("sinks", (ANALYTICS,)))
+
+#: up to this many offsets behind, records are counted; beyond, offsets are
+COUNTED = 2_000
+PROBE_S = 30.0
+
+
+class Lag(NamedTuple):
+    """What `group` has still to read of one partition.
+
+    end: the log's end (the offset the next record will get); committed: the group's position, the log's start
+    when it has committed nothing; lag: the data records between them. Markers of transactions and aborted
+    records don't count; records of a transaction that is still open do, as they may yet be committed. More
+    than COUNTED offsets behind, lag is a count of offsets from the first such record on.
+    """
+
+    group: str
+    topic: str
+    partition: int
+    end: int
+    committed: int
+    lag: int
+
+
+def lag(as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False) -> None:
+    """Say how much each consumer group has still to read, per topic and partition.
+
+    Zero means that no data record is left. Up to 2,000 behind, records are counted; beyond that, offsets.
+    """
+    rows = lags(load())
+    if as_json:
+        typer.echo(json.dumps([row._asdict() for row in rows]))
+        return
+    table = Table("group", "topic", "partition", "end", "committed", "lag")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*row[:2], *(f"{number:,}" for number in row[2:]), style="" if row.lag else "dim")
+    Console().print(table)
+    typer.echo(f"{sum(row.lag for row in rows):,} behind")
+
+
+def lags(settings: Settings) -> list[Lag]:
+    """The lag of every group, topic and partition, in that order.
+
+    Looked at so that it errs to the larger side: the committed offsets before the ends, agents before sinks.
+    Raises BrokerAway, and TopicMismatch when a topic is missing.
+    """
+    admin, found = Admin(settings), []
+    counts = admin.partitions()
+    for name, topics in GROUPS:
+        names = [settings.topic(topic) for topic in topics]
+        if missing := [topic for topic in names if topic not in counts]:
+            raise TopicMismatch([f'topic {topic} is missing: run "assetstream init"' for topic in missing])
+        partitions = [(topic, p) for topic in names for p in range(counts[topic])]
+        found += _of_group(settings, admin, settings.group(name), partitions)
+    return found
+
+
+def _of_group(settings: Settings, admin: Admin, group: str, partitions: list[tuple[str, int]]) -> list[Lag]:
+    asked = ConsumerGroupTopicPartitions(group, [TopicPartition(*each) for each in partitions])
+    answer = admin.results(admin.client.list_consumer_group_offsets([asked], request_timeout=TIMEOUT_S))[
+        group
+    ]
+    committed = {(each.topic, each.partition): each.offset for each in answer.topic_partitions or []}
+
+    def offsets(spec: OffsetSpec, isolation: IsolationLevel) -> dict[tuple[str, int], int]:
+        wanted = {TopicPartition(*each): spec for each in partitions}
+        results = admin.results(
+            admin.client.list_offsets(wanted, isolation_level=isolation, request_timeout=TIMEOUT_S)
+        )
+        return {(each.topic, each.partition): result.offset for each, result in results.items()}
+
+    starts = offsets(OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)
+    stable = offsets(OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
+    ends = offsets(OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
+    at = {each: offset if offset >= 0 else starts[each] for each, offset in committed.items()}
+    readable = _readable(settings, {e: (max(at[e], starts[e]), stable[e]) for e in partitions})
+    return [
+        Lag(group, *each, ends[each], at[each], readable[each] + ends[each] - max(stable[each], at[each]))
+        for each in partitions
+    ]
+
+
+def _readable(
+    settings: Settings, ranges: dict[tuple[str, int], tuple[int, int]]
+) -> dict[tuple[str, int], int]:
+    """Committed data records in each partition's range of offsets: counted by a reader, see COUNTED.
+
+    A range that could not be looked at in time counts as long as it is.
+    """
+    counts = dict.fromkeys(ranges, 0)
+    left = {each: span for each, span in ranges.items() if span[0] < span[1]}
+    if not left:
+        return counts
+    # little is prefetched: most partitions need one look
+    consumer = Consumer(reader(settings, **{"enable.partition.eof": True, "queued.min.messages": COUNTED}))
+    try:
+        consumer.assign([TopicPartition(*each, start) for each, (start, _) in left.items()])
+        deadline = time.monotonic() + PROBE_S
+        while left and time.monotonic() < deadline:
+            for message in consumer.consume(COUNTED, 0.1):
+                each = (message.topic(), message.partition())
+                if each not in left:
+                    continue
+                end, error = left[each][1], message.error()
+                if error is not None:
+                    done = error.code() == KafkaError._PARTITION_EOF
+                elif message.offset() >= end:
+                    done = True
+                elif end - message.offset() > COUNTED:
+                    counts[each] = end - message.offset()
+                    done = True
+                else:
+                    counts[each] += 1
+                    done = message.offset() == end - 1
+                if done:
+                    del left[each]
+                    consumer.incremental_unassign([TopicPartition(*each)])
+    finally:
+        consumer.close()
+    return counts | {each: end - start for each, (start, end) in left.items()}

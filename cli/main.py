@@ -1,0 +1,92 @@
+"""The command `assetstream`: the composition root.
+
+A command's module is imported when the command runs, so that `assetstream --help` answers at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from assetstream.cli.errors import told
+
+#: command → the module in assetstream.cli that has a function of the command's name, and what help says
+COMMANDS = {
+    "demo": ("demo", "See all of it run: stack, worker, simulated market, a live view."),
+    "up": ("stack", "Start Apache Kafka and ClickHouse in the background."),
+    "down": ("stack", "Stop them; their data stays."),
+    "status": ("stack", "Say what runs, where, and where its data is."),
+    "init": ("init", "Create topics and ClickHouse tables; does nothing to what is there."),
+    "worker": ("worker", "Run one worker."),
+    "simulate": ("simulate", "Publish a simulated market."),
+    "alerts": ("alerts", "Follow risk alerts."),
+    "sql": ("sql", "Ask ClickHouse."),
+    "lag": ("lag", "Say how much each consumer group has still to read."),
+    "schemas": ("schemas", "Print the JSON Schema of every topic."),
+    "bench": ("bench", "Run the benchmarks."),
+}
+
+
+class _Command(TyperCommand):
+    """A name and a line of help, until it is called: then the function of that name in its module."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        name = str(self.name)
+        module = import_module(f"assetstream.cli.{COMMANDS[name][0]}")
+        single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        single.command(name)(getattr(module, name))
+        return typer.main.get_command(single).make_context(info_name, args, parent=parent, **extra)
+
+
+class _Commands(TyperGroup):
+    """All commands, in the order of the table; an error that is no bug becomes a line on stderr, exit 1."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, (_, text) in COMMANDS.items():
+            self.add_command(_Command(name, help=text, callback=None))
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if (text := told(error)) is None:
+                raise
+            typer.secho(text, fg="red", err=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"assetstream {version('assetstream')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Exact positions, P&L and risk alerts from Kafka, exactly once.
+
+    Settings come from the environment (ASSETSTREAM_…) or a .env file. Exits with 0: done, 1: failed,
+    2: wrong use.
+    """
+
+
+if __name__ == "__main__":
+    app()

@@ -186,7 +186,7 @@ def _instant(value: Any) -> int:
         raise Broken("not an RFC 3339 time with an offset")
     *date_and_time, fraction, sign, hours, minutes = match.groups()
     try:
-        local = datetime(*map(int, date_and_time))
+        local = datetime.fromisoformat("{}-{}-{}T{}:{}:{}".format(*date_and_time))
     except ValueError as error:
         raise Broken(str(error)) from None
     offset = 0

@@ -1,0 +1,259 @@
+"""The sink: a Faust agent over `analytics`, in a consumer group of its own, that feeds ClickHouse.
+
+Its group is not the agents' group, so a slow or absent ClickHouse never holds up a rebalance of those. Positions are
+committed in Kafka transactions that carry the group metadata captured at assignment: a sink that was stopped and woke
+up can't commit, and so can't insert.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import uuid
+from typing import Any
+
+import faust
+import structlog
+from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from faust.types import TP
+
+from assetstream.sinks.clickhouse import ClickHouseAway, connect
+from assetstream.sinks.migrations import check
+from assetstream.sinks.writer import ClickHouseInserts, Fenced, PartitionWriter
+from assetstream.streams import membership, metrics, topics
+from assetstream.streams.app import make_app, raw_topic
+from assetstream.streams.checkpoint import FENCED
+from assetstream.streams.settings import Settings
+from assetstream.streams.transport import Run
+
+log = structlog.get_logger(__name__)
+
+#: rows wait at most about this long before they are inserted
+TICK_S = 0.5
+
+
+class KafkaCommits:
+    """Offsets and metadata of the sinks' group, each commit a fenced transaction. Implements `writer.Commits`."""
+
+    def __init__(self, settings: Settings, topic: str, member: bytes) -> None:
+        self._settings, self._topic, self._member = settings, topic, member
+        self._producer: Producer | None = None
+        self._lock = asyncio.Lock()
+
+    async def commit(self, positions: dict[int, tuple[int, str]]) -> None:
+        """Raises Fenced when the assignment is over. Kafka away: tries until it is back."""
+        offsets = [
+            TopicPartition(self._topic, partition, offset, metadata or None)
+            for partition, (offset, metadata) in positions.items()
+        ]
+        pause = 0.1
+        async with self._lock:
+            while True:
+                try:
+                    return await asyncio.to_thread(self._commit, offsets)
+                except KafkaException as error:
+                    self._producer = None
+                    if error.args[0].code() in FENCED:
+                        raise Fenced(str(error.args[0])) from error
+                    log.warning("sink can't commit, trying again", error=str(error.args[0]), pause_s=pause)
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, 10)
+
+    def _commit(self, offsets: list[TopicPartition]) -> None:
+        if self._producer is None:
+            name = f"{self._settings.group('sinks')}-{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            producer = Producer(
+                self._settings.kafka(
+                    **{"transactional.id": name, "transaction.timeout.ms": 10_000, "linger.ms": 0, "log_level": 3}
+                )
+            )
+            producer.init_transactions(20)
+            self._producer = producer
+        self._producer.begin_transaction()
+        try:
+            self._producer.send_offsets_to_transaction(offsets, self._member, 10)
+            self._producer.commit_transaction(10)
+        except KafkaException:
+            try:
+                self._producer.abort_transaction(5)
+            except KafkaException:
+                self._producer = None
+            raise
+
+
+class Sink:
+    """The sink of one process. `await run()` returns after `stop()`; it raises what broke."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.topic = settings.topic(topics.ANALYTICS)
+        self.app = make_app(settings, settings.group("sinks"))
+        self.writers: dict[int, PartitionWriter] = {}
+        self.assigned: set[int] = set()
+        self.epoch = 0
+        self._connected = False
+        self._inserts = ClickHouseInserts(settings)
+        self._stopping = asyncio.Event()
+        self._error: BaseException | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.app.agent(raw_topic(self.app, self.topic, settings.partitions), name="assetstream.sinks.analytics")(
+            self._agent
+        )
+        self.app.on_partitions_revoked.connect(self._on_revoked)
+        self.app.on_partitions_assigned.connect(self._on_assigned)
+
+    async def run(self) -> None:
+        """Work until `stop()`; then insert what is in hand and leave the group."""
+        await self._wait_for_clickhouse()
+        if self._stopping.is_set():
+            return
+        await self.app.start()
+        ticks = asyncio.create_task(self._tick_loop())
+        try:
+            await self._stopping.wait()
+        finally:
+            if self._error is None:
+                try:
+                    await asyncio.wait_for(self._flush(), 5)
+                except (TimeoutError, Fenced):
+                    log.info("stopped before all was inserted; the next sink goes on from there")
+            for task in (ticks, *self._tasks):
+                task.cancel()
+            self.epoch += 1
+            self.writers.clear()
+            await self.app.stop()
+            await asyncio.to_thread(self._inserts.close)
+        if self._error is not None:
+            raise self._error
+
+    def stop(self, error: BaseException | None = None) -> None:
+        """Ask `run` to end; with an error: because of it."""
+        if error is not None and self._error is None:
+            self._error = error
+            log.error("sink stops", error=str(error), kind=type(error).__name__)
+        self._stopping.set()
+
+    def waiting_for(self) -> list[str]:
+        """What is missing before the sink is ready. ClickHouse being away is no reason to be unready: rows wait in Kafka."""
+        if self._error is not None:
+            return [f"the sink, which stopped: {self._error}"]
+        return []
+
+    async def _wait_for_clickhouse(self) -> None:
+        """Until ClickHouse answers and has our schema. Raises SchemaError, ClickHouseRefused."""
+        pause = 0.2
+        while not self._stopping.is_set():
+            try:
+                await asyncio.to_thread(self._check)
+                return
+            except ClickHouseAway as error:
+                metrics.CLICKHOUSE_ERRORS.inc()
+                log.warning("ClickHouse does not answer, trying again", error=str(error), pause_s=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 10)
+
+    def _check(self) -> None:
+        client = connect(self.settings)
+        try:
+            check(client, self.settings)
+        finally:
+            client.close()
+
+    # -- records ------------------------------------------------------------------------------------------------------
+
+    async def _agent(self, stream: faust.StreamT) -> None:
+        async for event in stream.noack().events():
+            try:
+                await self._take(event.message.tp.partition, event.value)
+            except Fenced:
+                pass  # the next assignment brings new writers
+            except Exception as error:
+                self.stop(error)
+
+    async def _take(self, number: int, run: Run) -> None:
+        epoch = self.epoch
+        while number not in self.writers and self.epoch == epoch and not self._stopping.is_set():
+            await asyncio.sleep(0.02)
+        writer = self.writers.get(number)
+        if writer is None or self.epoch != epoch:
+            return
+        if not await writer.add(run.records, run.begins, run.ends) and self.epoch == epoch:
+            await self.app.consumer.seek(TP(self.topic, number), writer.next)
+
+    async def _tick_loop(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                await asyncio.gather(*(writer.tick() for writer in self.writers.values()))
+            except Fenced:
+                continue
+            except Exception as error:
+                self.stop(error)
+
+    async def _flush(self) -> None:
+        await asyncio.gather(*(writer.flush() for writer in self.writers.values()))
+
+    # -- assignment ---------------------------------------------------------------------------------------------------
+
+    async def _on_revoked(self, app: Any, revoked: set[TP], **kwargs: Any) -> None:
+        self.epoch += 1
+        writers, self.writers = self.writers, {}
+        try:
+            await asyncio.wait_for(asyncio.gather(*(w.flush() for w in writers.values())), 2)
+        except (TimeoutError, Fenced):
+            pass  # the successor repeats the range that is under way
+        except Exception as error:
+            self.stop(error)
+
+    async def _on_assigned(self, app: Any, assigned: set[TP], **kwargs: Any) -> None:
+        try:
+            member = membership.capture(self.app)
+        except membership.NotAMember as error:
+            log.warning("assigned without membership, waiting for the next assignment", error=str(error))
+            return
+        self.epoch += 1
+        self.assigned = {tp.partition for tp in assigned}
+        self.writers = {}
+        task = asyncio.get_running_loop().create_task(self._start_writers(self.epoch, member))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _start_writers(self, epoch: int, member: bytes) -> None:
+        pause = 0.2
+        while self.epoch == epoch:
+            try:
+                name, committed, starts = await asyncio.to_thread(self._positions)
+                break
+            except KafkaException as error:
+                log.warning("sink can't read its positions, trying again", error=str(error.args[0]), pause_s=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 10)
+        try:
+            commits = KafkaCommits(self.settings, self.topic, member)
+            for number in sorted(self.assigned):
+                offset, metadata = committed[number]
+                writer = PartitionWriter(self.settings.clickhouse_database, name, number, commits, self._inserts)
+                start = starts[number]
+                await writer.recover(start if offset < 0 else offset, metadata if offset >= 0 else "", start)
+                await self.app.consumer.seek(TP(self.topic, number), writer.next)
+                if self.epoch != epoch:
+                    return
+                self.writers[number] = writer
+        except Exception as error:
+            self.stop(error)
+
+    def _positions(self) -> tuple[str, dict[int, tuple[int, str]], dict[int, int]]:
+        """The log's name for tokens; (committed offset, metadata) and log start by partition."""
+        admin = AdminClient(self.settings.kafka(**{"log_level": 3}))
+        described = admin.describe_topics(TopicCollection([self.topic]), request_timeout=10)[self.topic].result()
+        tps = [TopicPartition(self.topic, number) for number in self.assigned]
+        consumer = Consumer(self.settings.kafka(**{"group.id": self.settings.group("sinks"), "log_level": 3}))
+        try:
+            committed = {tp.partition: (tp.offset, tp.metadata or "") for tp in consumer.committed(tps, 10)}
+        finally:
+            consumer.close()
+        begins = admin.list_offsets(dict.fromkeys(tps, OffsetSpec.earliest()), request_timeout=10)
+        starts = {tp.partition: future.result().offset for tp, future in begins.items()}
+        return f"{self.topic}:{described.topic_id}", committed, starts

@@ -1,0 +1,454 @@
+"""The database's versions: the SQL of each, applied once, in order, and remembered in `schema_migrations`.
+
+A migration that was released is never edited: what changes comes as the next one. ClickHouse's DDL is not
+transactional, so every statement can be repeated (IF NOT EXISTS, OR REPLACE) and the version is recorded last: a crash
+half way is mended by running `assetstream init` again.
+
+Tables are plain MergeTree without PARTITION BY, so that one insert is one part and therefore atomic, and remember many
+insert tokens (`non_replicated_deduplication_window`, 0 by default), on which exactly once rests (`writer.py`). They
+are ordered by whom analysts ask about, so that one user's rows lie together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from clickhouse_connect.driver.client import Client
+
+from assetstream.sinks.schema import TABLES
+from assetstream.streams.settings import Settings
+
+
+class SchemaError(RuntimeError):
+    """The database's schema is not the one this version works with."""
+
+
+class SchemaTooNew(SchemaError):
+    """A newer assetstream made the schema: this one may not touch it."""
+
+    def __init__(self, database: str, found: int, known: int) -> None:
+        self.database, self.found, self.known = database, found, known
+        super().__init__(
+            f"ClickHouse database {database} has schema version {found}, this assetstream knows {known}: upgrade it"
+        )
+
+
+class SchemaMissing(SchemaError):
+    """Tables are missing, or older than this version needs."""
+
+    def __init__(self, database: str, found: int, needed: int) -> None:
+        self.database, self.found, self.needed = database, found, needed
+        state = f"has schema version {found}" if found else "has no tables of ours"
+        super().__init__(f"ClickHouse database {database} {state}, version {needed} is needed: run `assetstream init`")
+
+
+class SchemaEdited(SchemaError):
+    """A recorded migration's text differs from ours: someone edited what was already released."""
+
+    def __init__(self, database: str, version: int) -> None:
+        self.database, self.version = database, version
+        super().__init__(
+            f"migration {version} in ClickHouse database {database} differs from this assetstream's: "
+            "the two come from different builds"
+        )
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One step; `{db}` in a statement stands for the database's name."""
+
+    version: int
+    name: str
+    statements: tuple[str, ...]
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the statements, hexadecimal."""
+        return hashlib.sha256("\0".join(self.statements).encode()).hexdigest()
+
+
+_CREATE_MIGRATIONS = """
+CREATE TABLE IF NOT EXISTS {db}.schema_migrations
+(
+    version UInt32,
+    name String,
+    checksum String,
+    applied_at DateTime64(6, 'UTC')
+)
+ENGINE = MergeTree ORDER BY version SETTINGS non_replicated_deduplication_window = 10000
+"""
+
+_SOURCE = "source_topic LowCardinality(String), source_partition Int32, source_offset Int64"
+_SETTINGS = "SETTINGS non_replicated_deduplication_window = 10000"
+
+_FILLS = f"""
+CREATE TABLE IF NOT EXISTS {{db}}.fills
+(
+    trade_id String,
+    user_id String,
+    portfolio_id String,
+    wallet_id String,
+    symbol LowCardinality(String),
+    currency LowCardinality(String),
+    side LowCardinality(String),
+    quantity Decimal(38, 18),
+    price Decimal(38, 18),
+    fee Decimal(38, 18),
+    executed_at DateTime64(6, 'UTC'),
+    order_id Nullable(String),
+    broker LowCardinality(Nullable(String)),
+    asset_type LowCardinality(Nullable(String)),
+    notional Decimal(38, 18),
+    fill_realized_pnl Decimal(38, 18),
+    position_quantity Decimal(38, 18),
+    position_cost_basis Decimal(38, 18),
+    position_average_price Nullable(Decimal(38, 18)),
+    position_realized_pnl Decimal(38, 18),
+    position_fees Decimal(38, 18),
+    {_SOURCE}
+)
+ENGINE = MergeTree ORDER BY (user_id, portfolio_id, symbol, source_offset) {_SETTINGS}
+"""
+
+_PRICES = f"""
+CREATE TABLE IF NOT EXISTS {{db}}.prices
+(
+    symbol LowCardinality(String),
+    price Decimal(38, 18),
+    currency LowCardinality(String),
+    as_of DateTime64(6, 'UTC'),
+    bid Nullable(Decimal(38, 18)),
+    ask Nullable(Decimal(38, 18)),
+    source LowCardinality(Nullable(String)),
+    {_SOURCE}
+)
+ENGINE = MergeTree ORDER BY (symbol, as_of, source_offset) {_SETTINGS}
+"""
+
+_PORTFOLIO_UPDATES = f"""
+CREATE TABLE IF NOT EXISTS {{db}}.portfolio_updates
+(
+    user_id String,
+    portfolio_id String,
+    base_currency LowCardinality(String),
+    market_value Decimal(38, 18),
+    cost_basis Decimal(38, 18),
+    realized_pnl Decimal(38, 18),
+    unrealized_pnl Decimal(38, 18),
+    fees Decimal(38, 18),
+    total_pnl Decimal(38, 18),
+    daily_pnl Decimal(38, 18),
+    gross_exposure Decimal(38, 18),
+    open_positions Int32,
+    complete Bool,
+    unpriced Array(String),
+    as_of DateTime64(6, 'UTC'),
+    sequence Int64,
+    {_SOURCE}
+)
+ENGINE = MergeTree ORDER BY (user_id, portfolio_id, sequence) {_SETTINGS}
+"""
+
+_RISK_ALERTS = f"""
+CREATE TABLE IF NOT EXISTS {{db}}.risk_alerts
+(
+    alert_id String,
+    user_id String,
+    portfolio_id String,
+    type LowCardinality(String),
+    severity LowCardinality(String),
+    symbol LowCardinality(Nullable(String)),
+    message String,
+    current_value Decimal(38, 18),
+    limit_value Nullable(Decimal(38, 18)),
+    threshold_percent Decimal(38, 18),
+    is_resolved Bool,
+    action LowCardinality(String),
+    created_at DateTime64(6, 'UTC'),
+    {_SOURCE}
+)
+ENGINE = MergeTree ORDER BY (user_id, portfolio_id, type, created_at) {_SETTINGS}
+"""
+
+_TRANSACTIONS = f"""
+CREATE TABLE IF NOT EXISTS {{db}}.transactions
+(
+    transaction_id String,
+    user_id String,
+    wallet_id String,
+    external_id Nullable(String),
+    payment_method LowCardinality(Nullable(String)),
+    type LowCardinality(String),
+    asset LowCardinality(String),
+    amount Decimal(38, 18),
+    fee Decimal(38, 18),
+    status LowCardinality(String),
+    code LowCardinality(Nullable(String)),
+    balance_total Decimal(38, 18),
+    balance_available Decimal(38, 18),
+    balance_locked Decimal(38, 18),
+    occurred_at DateTime64(6, 'UTC'),
+    {_SOURCE}
+)
+ENGINE = MergeTree ORDER BY (user_id, wallet_id, asset, source_offset) {_SETTINGS}
+"""
+
+_LEDGER_ENTRIES = f"""
+CREATE TABLE IF NOT EXISTS {{db}}.ledger_entries
+(
+    user_id String,
+    transaction_id String,
+    account String,
+    asset LowCardinality(String),
+    amount Decimal(38, 18),
+    entry Int32,
+    occurred_at DateTime64(6, 'UTC'),
+    {_SOURCE}
+)
+ENGINE = MergeTree ORDER BY (user_id, transaction_id, source_offset, entry) {_SETTINGS}
+"""
+
+_SETTLEMENTS = f"""
+CREATE TABLE IF NOT EXISTS {{db}}.settlements
+(
+    settlement_id String,
+    user_id String,
+    portfolio_id String,
+    wallet_id String,
+    trade_id String,
+    status LowCardinality(String),
+    currency LowCardinality(String),
+    amount Decimal(38, 18),
+    occurred_at DateTime64(6, 'UTC'),
+    {_SOURCE}
+)
+ENGINE = MergeTree ORDER BY (user_id, trade_id, source_offset) {_SETTINGS}
+"""
+
+_DEAD_LETTERS = f"""
+CREATE TABLE IF NOT EXISTS {{db}}.dead_letters
+(
+    dead_letter_id String,
+    topic LowCardinality(String),
+    partition Int32,
+    offset Int64,
+    key Nullable(String),
+    value Nullable(String),
+    reason LowCardinality(String),
+    detail String,
+    rejected_at DateTime64(6, 'UTC'),
+    {_SOURCE}
+)
+ENGINE = MergeTree ORDER BY (topic, partition, offset) {_SETTINGS}
+"""
+
+# All fills of a user come from one partition of `trades`, so the highest offset is the last one applied.
+# The tuple matters: argMax of a bare Nullable column would skip the nulls of flat positions.
+_POSITIONS = """
+CREATE OR REPLACE VIEW {db}.positions AS
+SELECT
+    user_id,
+    portfolio_id,
+    symbol,
+    last.1 AS currency,
+    last.2 AS quantity,
+    last.3 AS cost_basis,
+    last.4 AS average_price,
+    last.5 AS realized_pnl,
+    last.6 AS fees,
+    last.7 AS last_trade_at
+FROM
+(
+    SELECT
+        user_id,
+        portfolio_id,
+        symbol,
+        argMax(
+            (currency, position_quantity, position_cost_basis, position_average_price, position_realized_pnl,
+             position_fees, executed_at),
+            source_offset
+        ) AS last
+    FROM {db}.fills
+    GROUP BY user_id, portfolio_id, symbol
+)
+"""
+
+_PORTFOLIOS = """
+CREATE OR REPLACE VIEW {db}.portfolios AS
+SELECT
+    user_id,
+    portfolio_id,
+    last.1 AS base_currency,
+    last.2 AS market_value,
+    last.3 AS cost_basis,
+    last.4 AS realized_pnl,
+    last.5 AS unrealized_pnl,
+    last.6 AS fees,
+    last.7 AS total_pnl,
+    last.8 AS daily_pnl,
+    last.9 AS gross_exposure,
+    last.10 AS open_positions,
+    last.11 AS complete,
+    last.12 AS unpriced,
+    last.13 AS as_of,
+    last.14 AS sequence
+FROM
+(
+    SELECT
+        user_id,
+        portfolio_id,
+        argMax(
+            (base_currency, market_value, cost_basis, realized_pnl, unrealized_pnl, fees, total_pnl, daily_pnl,
+             gross_exposure, open_positions, complete, unpriced, as_of, sequence),
+            sequence
+        ) AS last
+    FROM {db}.portfolio_updates
+    GROUP BY user_id, portfolio_id
+)
+"""
+
+_BALANCES = """
+CREATE OR REPLACE VIEW {db}.balances AS
+SELECT
+    user_id,
+    wallet_id,
+    asset,
+    last.1 AS total,
+    last.2 AS available,
+    last.3 AS locked,
+    last.4 AS last_transaction_at
+FROM
+(
+    SELECT
+        user_id,
+        wallet_id,
+        asset,
+        argMax((balance_total, balance_available, balance_locked, occurred_at), source_offset) AS last
+    FROM {db}.transactions
+    GROUP BY user_id, wallet_id, asset
+)
+"""
+
+# An alert's subject and number are in its id, user/portfolio/type/subject/n; the subject may hold slashes itself.
+_OPEN_ALERTS = r"""
+CREATE OR REPLACE VIEW {db}.open_alerts AS
+SELECT
+    last.1 AS alert_id,
+    user_id,
+    portfolio_id,
+    type,
+    last.2 AS severity,
+    last.3 AS symbol,
+    last.4 AS message,
+    last.5 AS current_value,
+    last.6 AS limit_value,
+    last.7 AS threshold_percent,
+    last.9 AS action,
+    last.10 AS created_at
+FROM
+(
+    SELECT
+        user_id,
+        portfolio_id,
+        type,
+        argMax(
+            (alert_id, severity, symbol, message, current_value, limit_value, threshold_percent, is_resolved, action,
+             created_at),
+            toUInt64(extract(alert_id, '[0-9]+$'))
+        ) AS last
+    FROM {db}.risk_alerts
+    GROUP BY user_id, portfolio_id, type, replaceRegexpOne(alert_id, '[0-9]+$', '')
+)
+WHERE NOT last.8
+"""
+
+MIGRATIONS = (
+    Migration(
+        1,
+        "stream tables and the views of the latest of each",
+        (
+            _FILLS,
+            _PRICES,
+            _PORTFOLIO_UPDATES,
+            _RISK_ALERTS,
+            _TRANSACTIONS,
+            _LEDGER_ENTRIES,
+            _SETTLEMENTS,
+            _DEAD_LETTERS,
+            _POSITIONS,
+            _PORTFOLIOS,
+            _BALANCES,
+            _OPEN_ALERTS,
+        ),
+    ),
+)
+VERSION = MIGRATIONS[-1].version
+
+
+def migrate(client: Client, settings: Settings) -> list[Migration]:
+    """Bring the database to our version and give the tables the TTL of the settings; what was applied, in order.
+
+    Nothing to do: an empty list. Two at once do no harm. Raises SchemaTooNew, SchemaEdited.
+    """
+    db = settings.clickhouse_database
+    client.command(f"CREATE DATABASE IF NOT EXISTS {db}")
+    client.command(_CREATE_MIGRATIONS.format(db=db))
+    done = _recorded(client, db)
+    fresh = [migration for migration in MIGRATIONS if migration.version not in done]
+    for migration in fresh:
+        for statement in migration.statements:
+            client.command(statement.format(db=db))
+        _record(client, db, migration)
+    _set_ttl(client, settings)
+    return fresh
+
+
+def check(client: Client, settings: Settings) -> None:
+    """That the database is exactly what this version works with: raises SchemaMissing, SchemaTooNew, SchemaEdited."""
+    db = settings.clickhouse_database
+    exists = client.command(
+        "SELECT count() FROM system.tables WHERE database = {db:String} AND name = 'schema_migrations'",
+        parameters={"db": db},
+    )
+    done = _recorded(client, db) if int(exists) else {}
+    if any(migration.version not in done for migration in MIGRATIONS):
+        raise SchemaMissing(db, max(done, default=0), VERSION)
+
+
+def _recorded(client: Client, db: str) -> dict[int, str]:
+    """Checksum by version of what was applied, after making sure that all of it is ours."""
+    rows = client.query(f"SELECT version, checksum FROM {db}.schema_migrations ORDER BY version").result_rows
+    done = {int(version): str(checksum) for version, checksum in rows}
+    if max(done, default=0) > VERSION:
+        raise SchemaTooNew(db, max(done), VERSION)
+    for migration in MIGRATIONS:
+        if done.get(migration.version, migration.checksum) != migration.checksum:
+            raise SchemaEdited(db, migration.version)
+    return done
+
+
+def _record(client: Client, db: str, migration: Migration) -> None:
+    client.command(
+        f"INSERT INTO {db}.schema_migrations "
+        "SELECT {version:UInt32}, {name:String}, {checksum:String}, now64(6, 'UTC')",
+        parameters={"version": migration.version, "name": migration.name, "checksum": migration.checksum},
+    )
+
+
+def _set_ttl(client: Client, settings: Settings) -> None:
+    """Give every stream table the TTL of the settings, or none; only what differs is altered.
+
+    The views read the same rows: with a TTL, a position that was not traded for so long is no longer in `positions`.
+    """
+    db, days = settings.clickhouse_database, settings.clickhouse_ttl_days
+    rows = client.query(
+        "SELECT name, engine_full FROM system.tables WHERE database = {db:String}", parameters={"db": db}
+    ).result_rows
+    engines = {str(name): str(engine) for name, engine in rows}
+    for name, table in TABLES.items():
+        has_ttl = " TTL " in engines[name]
+        if days is not None and f"toIntervalDay({days})" not in engines[name]:
+            client.command(f"ALTER TABLE {db}.{name} MODIFY TTL toDateTime({table.time}) + toIntervalDay({days})")
+        elif days is None and has_ttl:
+            client.command(f"ALTER TABLE {db}.{name} REMOVE TTL")

@@ -13,7 +13,7 @@ from decimal import Decimal
 import numpy as np
 from numba import njit
 
-from assetstream.models.spans import load8
+from assetstream.models.spans import Window, load8
 
 SCALE = 18
 ONE = 10**SCALE
@@ -133,7 +133,7 @@ def _parse_any(data, at, n):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def parse_decimal(data: np.ndarray, at: int, n: int) -> tuple[int, int, int]:
+def parse_decimal(data: Window, at: int, n: int) -> tuple[int, int, int]:
     """The decimal written in the `n` bytes from `at` of `data`, as limbs (lo, hi) and OK, INVALID or OUT_OF_RANGE.
 
     OUT_OF_RANGE: more than 18 decimals after trimming zeros, or a magnitude of 10^20 and more. Limbs are 0 unless OK.

@@ -21,6 +21,10 @@ from assetstream.models import messages
 from assetstream.models.decimals import OK, from_units, is_positive, limbs, parse_decimal, to_units, units
 from assetstream.models.jsonscan import (
     ABSENT,
+    AT,
+    CHARS,
+    KIND,
+    LENGTH,
     IDS,
     NUMBER,
     STRING,
@@ -31,12 +35,15 @@ from assetstream.models.jsonscan import (
     parse_instant,
     scan,
     scratch,
+    value,
 )
 from assetstream.models.messages import Input, Rejection, codes, from_micros, parse, time_text, to_micros
 from assetstream.models.records import Records
 from assetstream.models.siphash import absorb, absorb_text, finish, hash_span, start
-from assetstream.models.spans import load8
+from assetstream.models.spans import load8, window
 from assetstream.models.verdicts import Verdict
+
+_inline = njit(cache=True, nogil=True, inline="always")
 
 #: a time that is null
 NO_TIME = np.iinfo(np.int64).min
@@ -220,62 +227,62 @@ def _rules(*rules: tuple[int, int, int, int]) -> np.ndarray:
     return np.array(rules, np.int64)
 
 
-@njit(cache=True, nogil=True)
+@_inline
 def _texts(found, rules, i, text_at, text_len):  # type: ignore[no-untyped-def]
     """Put the spans of the first len(rules) fields into column i; whether all keep their rules."""
     for f in range(len(rules)):
-        if found.kind[f] == ABSENT:
+        if value(found, f, KIND) == ABSENT:
             if rules[f, 3] == 0:
                 return False
             text_len[f, i] = -1
             continue
-        n = found.length[f]
-        if found.kind[f] != STRING or n < rules[f, 1] or n > rules[f, 2]:
+        n = value(found, f, LENGTH)
+        if value(found, f, KIND) != STRING or n < rules[f, 1] or n > rules[f, 2]:
             return False
-        if found.chars[f] & rules[f, 0] == 0:
+        if value(found, f, CHARS) & rules[f, 0] == 0:
             return False
-        text_at[f, i] = found.at[f]
+        text_at[f, i] = value(found, f, AT)
         text_len[f, i] = n
     return True
 
 
-@njit(cache=True, nogil=True)
+@_inline
 def _amount(data, found, f, out, i):  # type: ignore[no-untyped-def]
     """Put the decimal of field f into out[i]; whether it is one, in range."""
-    if found.kind[f] != STRING and found.kind[f] != NUMBER:
+    if value(found, f, KIND) != STRING and value(found, f, KIND) != NUMBER:
         return False
-    lo, hi, status = parse_decimal(data, found.at[f], found.length[f])
+    lo, hi, status = parse_decimal(data, value(found, f, AT), value(found, f, LENGTH))
     out[i, 0] = lo
     out[i, 1] = hi
     return status == OK
 
 
-@njit(cache=True, nogil=True)
+@_inline
 def _above_0(data, found, f, out, i):  # type: ignore[no-untyped-def]
     return _amount(data, found, f, out, i) and is_positive(out[i, 0], out[i, 1])
 
 
-@njit(cache=True, nogil=True)
+@_inline
 def _instant(data, found, f):  # type: ignore[no-untyped-def]
     """The time of field f, −1 when it is none."""
-    return parse_instant(data, found.at[f], found.length[f]) if found.kind[f] == STRING else -1
+    return parse_instant(data, value(found, f, AT), value(found, f, LENGTH)) if value(found, f, KIND) == STRING else -1
 
 
-@njit(cache=True, nogil=True)
+@_inline
 def _too_late(instant, timestamp_ms, max_skew_us):  # type: ignore[no-untyped-def]
     # instant − skew > 1000·timestamp, in a form that no timestamp can overflow
     return (instant - max_skew_us - 1) // 1000 >= timestamp_ms
 
 
-@njit(cache=True, nogil=True)
+@_inline
 def _name(data, found, f, names):  # type: ignore[no-untyped-def]
     """The code of field f's name, −1 when it is none of them."""
-    if found.kind[f] != STRING:
+    if value(found, f, KIND) != STRING:
         return -1
-    return match(data, found.at[f], found.at[f] + found.length[f] + 1, names, 0)
+    return match(data, value(found, f, AT), value(found, f, AT) + value(found, f, LENGTH) + 1, names, 0)
 
 
-@njit(cache=True, nogil=True)
+@_inline
 def _same(data, at, n, other_at, other_n):  # type: ignore[no-untyped-def]
     """Whether two spans hold the same bytes; 1 or 0."""
     if n != other_n:
@@ -286,12 +293,12 @@ def _same(data, at, n, other_at, other_n):  # type: ignore[no-untyped-def]
     return np.uint8(1)
 
 
-@njit(cache=True, nogil=True)
+@_inline
 def _absorb_decimal(state, column, i):  # type: ignore[no-untyped-def]
     return absorb(absorb(state, column[i, 0]), column[i, 1])
 
 
-@njit(cache=True, nogil=True)
+@_inline
 def _absorb_texts(state, data, text_at, text_len, i):  # type: ignore[no-untyped-def]
     for f in range(len(text_at)):
         state = absorb_text(state, data, text_at[f, i], text_len[f, i])
@@ -394,7 +401,7 @@ class _TradeColumns(NamedTuple):
     body: np.ndarray
 
 
-@njit(cache=True, nogil=True)
+@_inline
 def _hash_trade(data, out, i):  # type: ignore[no-untyped-def]
     state = absorb_text(start(), data, out.text_at[1, i], out.text_len[1, i])
     out.id[i] = finish(absorb_text(state, data, out.text_at[0, i], out.text_len[0, i]))
@@ -409,11 +416,12 @@ def _hash_trade(data, out, i):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _hash_trades(data, rows, out):  # type: ignore[no-untyped-def]
+    data = window(data)
     for i in rows:
         _hash_trade(data, out, i)
 
 
-@njit(cache=True, nogil=True)
+@_inline
 def _trade(data, found, rules, sides, asset_types, timestamp_ms, max_skew_us, i, out):  # type: ignore[no-untyped-def]
     """Put what `scan` found into row i; False when the strict parser has to judge it."""
     if not _texts(found, rules, i, out.text_at, out.text_len):
@@ -422,7 +430,7 @@ def _trade(data, found, rules, sides, asset_types, timestamp_ms, max_skew_us, i,
         return False
     if not _above_0(data, found, _PRICE, out.price, i):
         return False
-    if found.kind[_FEE] != ABSENT and not _amount(data, found, _FEE, out.fee, i):
+    if value(found, _FEE, KIND) != ABSENT and not _amount(data, found, _FEE, out.fee, i):
         return False
     instant = _instant(data, found, _EXECUTED_AT)
     if instant < 0 or _too_late(instant, timestamp_ms, max_skew_us):
@@ -431,7 +439,7 @@ def _trade(data, found, rules, sides, asset_types, timestamp_ms, max_skew_us, i,
     if side < 0:
         return False
     asset_type = NO_CODE
-    if found.kind[_ASSET_TYPE] != ABSENT:
+    if value(found, _ASSET_TYPE, KIND) != ABSENT:
         asset_type = _name(data, found, _ASSET_TYPE, asset_types)
         if asset_type < 0:
             return False
@@ -444,7 +452,9 @@ def _trade(data, found, rules, sides, asset_types, timestamp_ms, max_skew_us, i,
 @njit(cache=True, nogil=True)
 def _trades(spans, known, found, rules, sides, asset_types, max_skew_us, out):  # type: ignore[no-untyped-def]
     """Decode all that can be decoded fast; gives how many rows are left, marked _SLOW."""
-    data = spans.data
+    data = window(spans.data)
+    known, found = window(known), window(found)
+    sides, asset_types = window(sides), window(asset_types)
     slow = 0
     for i in range(len(spans.value_at)):
         good = scan(data, spans.value_at[i], spans.value_len[i], known, found)

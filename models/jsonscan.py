@@ -8,12 +8,10 @@ understood"; the strict parser of `messages.py` then decides. It never understan
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
-
 import numpy as np
 from numba import njit
 
-from assetstream.models.spans import load8, load64
+from assetstream.models.spans import Window, load8, load64, store64
 
 # what a field's value is; a field that is null or not there is ABSENT
 ABSENT, STRING, NUMBER, TRUE, FALSE = 0, 1, 2, 3, 4
@@ -33,59 +31,47 @@ def _classes() -> np.ndarray:
 
 
 _CLASSES = _classes()
-_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
-class Fields(NamedTuple):
-    """The known fields of a kind of message: their names, as words to compare with.
+def fields(names: Sequence[str]) -> np.ndarray:
+    """A table of names (ASCII, at most 31 characters) to find, by numbers as they come: uint64[F, 9].
 
-    words, masks   uint64[F, 4], the name and its closing quote, eight bytes a word
-    size           int64[F], the name's length
+    A row has the name with its closing quote in four words, the masks to compare them under, and the name's length.
     """
-
-    words: np.ndarray
-    masks: np.ndarray
-    size: np.ndarray
-
-
-def fields(names: Sequence[str]) -> Fields:
-    """Fields of these names (ASCII, at most 31 characters), numbered as they come."""
-    text = np.zeros((len(names), 32), np.uint8)
-    mask = np.zeros((len(names), 32), np.uint8)
+    table = np.zeros((len(names), 9), np.uint64)
+    text = table.view(np.uint8)
     for f, name in enumerate(names):
         quoted = name.encode("ascii") + b'"'
         text[f, : len(quoted)] = np.frombuffer(quoted, np.uint8)
-        mask[f, : len(quoted)] = 255
-    size = np.array([len(name) for name in names], np.int64)
-    return Fields(text.view(np.uint64), mask.view(np.uint64), size)
+        text[f, 32 : 32 + len(quoted)] = 255
+        table[f, 8] = len(name)
+    return table
 
 
-class Scratch(NamedTuple):
-    """Where `scan` puts what it found in one message, per field.
+def scratch(known: np.ndarray) -> np.ndarray:
+    """Space for what `scan` finds of the known fields in a message, int64[F + 1, 5]; `value` reads it.
 
-    at int64[F], length int64[F]   the span of a STRING's inside or of a NUMBER
-    kind uint8[F]                  ABSENT, STRING, NUMBER, TRUE or FALSE
-    chars uint8[F]                 of a STRING: which of IDS, SYMBOLS, TEXTS hold for all of its characters
-    after int64[F + 1]             the field that last came after each one (F: unknown fields and the start)
+    A row is a field: AT and LENGTH, the span of a STRING's inside or of a NUMBER; KIND; CHARS, of a STRING which of
+    IDS, SYMBOLS, TEXTS hold for all its characters; and the field that last came after it, which is tried first next
+    time (the last row is for unknown fields and the start).
     """
-
-    at: np.ndarray
-    length: np.ndarray
-    kind: np.ndarray
-    chars: np.ndarray
-    after: np.ndarray
+    found = np.zeros((len(known) + 1, 5), np.int64)
+    found[:, _AFTER] = np.append(np.arange(1, len(known) + 1), 0)
+    return found
 
 
-def scratch(known: Fields) -> Scratch:
-    """Scratch space for messages of these fields."""
-    n = len(known.size)
-    return Scratch(
-        np.zeros(n, np.int64),
-        np.zeros(n, np.int64),
-        np.zeros(n, np.uint8),
-        np.zeros(n, np.uint8),
-        np.append(np.arange(1, n + 1, dtype=np.int64), 0),
-    )
+AT, LENGTH, KIND, CHARS, _AFTER = range(5)
+
+
+@njit(cache=True, nogil=True)
+def value(found: Window, f: int, what: int) -> int:
+    """AT, LENGTH, KIND or CHARS of field f, as `scan` found it."""
+    return np.int64(load64(found, 40 * f + 8 * what))
+
+
+@njit(cache=True, nogil=True)
+def _put(found, f, what, number):  # type: ignore[no-untyped-def]
+    store64(found, 40 * f + 8 * what, number)
 
 
 @njit(cache=True, nogil=True)
@@ -101,18 +87,19 @@ def _space(data, p, end):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _is(data, p, known, f):  # type: ignore[no-untyped-def]
-    """Whether the name that starts at p is field f's; the caller has checked that 32 bytes can be read."""
-    for w in range((known.size[f] >> 3) + 1):
-        if (load64(data, p + 8 * w) & known.masks[f, w]) != known.words[f, w]:
+    """Whether name f is at p; the caller has checked that 32 bytes can be read there."""
+    row = 72 * f
+    for w in range(row, row + (np.int64(load64(known, row + 64)) & 24) + 1, 8):
+        if (load64(data, p + w - row) & load64(known, w + 32)) != load64(known, w):
             return False
     return True
 
 
 @njit(cache=True, nogil=True)
-def match(data: np.ndarray, p: int, end: int, known: Fields, likely: int) -> int:
+def match(data: Window, p: int, end: int, known: Window, likely: int) -> int:
     """The number of the name that is, with its closing quote, at p, or −1; `likely` is tried first."""
-    count = len(known.size)
-    if p + 32 <= len(data):
+    count = known[1] // 72
+    if p + 32 <= data[1]:
         if likely < count and _is(data, p, known, likely):
             return likely
         for f in range(count):
@@ -121,12 +108,11 @@ def match(data: np.ndarray, p: int, end: int, known: Fields, likely: int) -> int
         return -1
     # the last few bytes of the buffer
     for f in range(count):
-        size = known.size[f]
+        size = np.int64(load64(known, 72 * f + 64))
         if p + size < end:
             same = True
             for i in range(size + 1):
-                word = known.words[f, i >> 3] >> np.uint64(8 * (i & 7))
-                same = same and np.uint64(load8(data, p + i)) == (word & np.uint64(255))
+                same = same and load8(data, p + i) == load8(known, 72 * f + i)
             if same:
                 return f
     return -1
@@ -186,14 +172,15 @@ def _literal(data, p, end, a, b, c):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def scan(data: np.ndarray, at: int, n: int, known: Fields, found: Scratch) -> bool:
+def scan(data: Window, at: int, n: int, known: Window, found: Window) -> bool:
     """Find the known fields of the JSON object in the `n` bytes from `at`; False when it was not understood.
 
     Of a repeated field the last one counts. Every byte of the message is checked to be valid JSON.
     """
     end = at + n
-    count = len(known.size)
-    found.kind[:] = ABSENT
+    count = known[1] // 72
+    for f in range(count):
+        _put(found, f, KIND, ABSENT)
     p = _space(data, at, end)
     if p >= end or load8(data, p) != 123:
         return False
@@ -205,10 +192,10 @@ def scan(data: np.ndarray, at: int, n: int, known: Fields, found: Scratch) -> bo
         if p >= end or load8(data, p) != 34:
             return False
         p += 1
-        f = match(data, p, end, known, found.after[last])
+        f = match(data, p, end, known, value(found, last, _AFTER))
         if f >= 0:
-            p += known.size[f]
-            found.after[last] = f
+            p += np.int64(load64(known, 72 * f + 64))
+            _put(found, last, _AFTER, f)
             last = f
         else:
             p, _ = _string(data, p, end)
@@ -251,10 +238,10 @@ def scan(data: np.ndarray, at: int, n: int, known: Fields, found: Scratch) -> bo
         else:
             return False
         if f >= 0:
-            found.at[f] = start
-            found.length[f] = length
-            found.kind[f] = kind
-            found.chars[f] = chars
+            _put(found, f, AT, start)
+            _put(found, f, LENGTH, length)
+            _put(found, f, KIND, kind)
+            _put(found, f, CHARS, np.int64(chars))
         p = _space(data, p, end)
         if p >= end:
             return False
@@ -314,7 +301,7 @@ _END_OF_TIME = 10_413_792_000_000_000
 
 
 @njit(cache=True, nogil=True)
-def parse_instant(data: np.ndarray, at: int, n: int) -> int:
+def parse_instant(data: Window, at: int, n: int) -> int:
     """Microseconds UTC of the RFC 3339 time in the `n` bytes from `at`; −1 when it is none of 1970 – 2299.
 
     More than six digits of a second are cut off. Days to years by H. Hinnant's days_from_civil.

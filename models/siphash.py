@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from assetstream.models.spans import load64, load_up_to_8
+from assetstream.models.spans import Window, load64, load_up_to_8
 
 KEY = (0x7465737361_01_01_01, 0x6D61657274737361)
 
@@ -68,7 +68,7 @@ def absorb(state: State, word: int) -> State:
 
 
 @njit(cache=True, nogil=True)
-def absorb_text(state: State, data: np.ndarray, at: int, n: int) -> State:
+def absorb_text(state: State, data: Window, at: int, n: int) -> State:
     """The state after one more string: 16 bits of n + 1 (0: null, n < 0), its bytes, zeros up to a whole word.
 
     `n` must be below 65,535. No two lists of strings and nulls make the same words.
@@ -107,7 +107,7 @@ def finish(state: State) -> tuple[int, int]:
 
 
 @njit(cache=True, nogil=True)
-def hash_span(data: np.ndarray, at: int, n: int) -> tuple[int, int]:
+def hash_span(data: Window, at: int, n: int) -> tuple[int, int]:
     """SipHash-1-3-128 (lo, hi) of the `n` bytes from `at`, under KEY."""
     v0, v1, v2, v3, _ = start()
     state = (v0, v1, v2, v3, np.uint64(n))

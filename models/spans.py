@@ -1,4 +1,9 @@
-"""Loads from byte buffers for numba, without the wrap-around check of indexing: the caller keeps within bounds."""
+"""Loads from byte buffers for numba: bare memory accesses, and windows that cost nothing to pass on.
+
+An array that is passed to a function costs numba two atomic operations, and indexing it a check for wrap-around: more
+than the little functions that parse messages do themselves. A window is just an address and a size. Kernels make them
+of their arguments, which their callers keep alive; whoever loads or stores keeps within bounds.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +12,55 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+#: (address, size in bytes)
+Window = tuple[int, int]
 
-def _load(bits: int, result: types.Integer) -> object:
+
+@njit(cache=True, nogil=True)
+def window(array: np.ndarray) -> Window:
+    """The window of all of a contiguous array. It doesn't keep the array alive."""
+    return array.ctypes.data, array.size * array.itemsize
+
+
+def _pointer(context, builder, window, at, bits):  # type: ignore[no-untyped-def]
+    address = builder.add(builder.extract_value(window, 0), at)
+    return builder.inttoptr(address, ir.IntType(bits).as_pointer())
+
+
+def _load(bits: int, result: types.Integer):  # type: ignore[no-untyped-def]
     @intrinsic
     def load(typingctx, data, at):  # type: ignore[no-untyped-def]
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            array = context.make_array(signature.args[0])(context, builder, args[0])
-            at = builder.gep(array.data, [args[1]])
-            return builder.load(builder.bitcast(at, ir.IntType(bits).as_pointer()), align=1)
+            return builder.load(_pointer(context, builder, *args, bits), align=1)
 
         return result(data, types.int64), codegen
 
     return load
 
 
-#: load8(data, at): the byte at `at` of a uint8 array
+#: load8(window, at): the byte at `at`
 load8 = _load(8, types.uint8)
-#: load64(data, at): the eight bytes from `at` as a uint64, little-endian; needs at + 8 <= len(data)
+#: load64(window, at): the eight bytes from `at` as a uint64, little-endian; needs at + 8 <= size
 load64 = _load(64, types.uint64)
 
 
+@intrinsic
+def store64(typingctx, window, at, value):  # type: ignore[no-untyped-def]
+    """store64(window, at, value): the int64 into the eight bytes from `at`."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        data, at, value = args
+        builder.store(value, _pointer(context, builder, data, at, 64), align=1)
+
+    return types.void(window, types.int64, types.int64), codegen
+
+
 @njit(cache=True, nogil=True)
-def load_up_to_8(data: np.ndarray, at: int, n: int) -> int:
-    """The `n` (0 … 8) bytes from `at` as a uint64, little-endian, zeros above; never reads beyond the buffer."""
+def load_up_to_8(data: Window, at: int, n: int) -> int:
+    """The `n` (0 … 8) bytes from `at` as a uint64, little-endian, zeros above; never reads beyond the window."""
     if n <= 0:
         return np.uint64(0)
-    if at + 8 <= len(data):
+    if at + 8 <= data[1]:
         return load64(data, at) & (np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - 8 * n))
     word = np.uint64(0)
     for i in range(n):

@@ -10,7 +10,7 @@ text as spans `(at, len)` into the batch's `data`, one row a field, len −1: nu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -18,18 +18,28 @@ import numpy as np
 from numba import njit
 
 from assetstream.models import messages
-from assetstream.models.decimals import OK, from_units, is_positive, limbs, parse_decimal, to_units, units
+from assetstream.models.decimals import (
+    OK,
+    from_units,
+    is_positive,
+    is_zero,
+    limbs,
+    parse_decimal,
+    to_units,
+)
 from assetstream.models.jsonscan import (
     ABSENT,
     AT,
     CHARS,
+    FALSE,
+    IDS,
     KIND,
     LENGTH,
-    IDS,
     NUMBER,
     STRING,
     SYMBOLS,
     TEXTS,
+    TRUE,
     fields,
     match,
     parse_instant,
@@ -37,9 +47,9 @@ from assetstream.models.jsonscan import (
     scratch,
     value,
 )
-from assetstream.models.messages import Input, Rejection, codes, from_micros, parse, time_text, to_micros
+from assetstream.models.messages import Rejection, codes, from_micros, parse, time_text, to_micros
 from assetstream.models.records import Records
-from assetstream.models.siphash import absorb, absorb_text, finish, hash_span, start
+from assetstream.models.siphash import absorb, absorb_text, finish, hash_bytes, start
 from assetstream.models.spans import load8, window
 from assetstream.models.verdicts import Verdict
 
@@ -50,7 +60,7 @@ NO_TIME = np.iinfo(np.int64).min
 #: an enum that is null
 NO_CODE = 255
 
-_MALFORMED, _INVALID = int(Verdict.MALFORMED), int(Verdict.INVALID)
+_MALFORMED = int(Verdict.MALFORMED)
 # in `verdict` while a batch is being decoded: to be decoded by the strict parser
 _SLOW = 255
 
@@ -183,7 +193,7 @@ class MarkBatch(NamedTuple):
     cause_offset: np.ndarray  # int64[n]
 
 
-# ------------------------------------------------------------------------------------------------------ common to all
+# ---------------------------------------------------------------------------------------------- common to all
 
 
 class _Spans(NamedTuple):
@@ -212,8 +222,12 @@ def _text(n: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros((count, n), np.int64), np.full((count, n), -1, np.int32)
 
 
-def _decimal(n: int) -> np.ndarray:
-    return np.zeros((n, 2), np.uint64)
+def _bytes(n: int, count: int) -> list[np.ndarray]:
+    return [np.zeros(n, np.uint8) for _ in range(count)]
+
+
+def _decimals(n: int, count: int) -> list[np.ndarray]:
+    return [np.zeros((n, 2), np.uint64) for _ in range(count)]
 
 
 # the rules of text fields: what characters, how many, and whether it may be null
@@ -275,6 +289,25 @@ def _too_late(instant, timestamp_ms, max_skew_us):  # type: ignore[no-untyped-de
 
 
 @_inline
+def _integer(data, found, f):  # type: ignore[no-untyped-def]
+    """The JSON integer of field f, and whether it is one, of at most 18 digits."""
+    at = value(found, f, AT)
+    n = value(found, f, LENGTH)
+    good = value(found, f, KIND) == NUMBER and n <= 18
+    number = 0
+    if good:
+        for p in range(at, at + n):
+            c = np.int64(load8(data, p))
+            if c >= 48 and c <= 57:
+                number = number * 10 + c - 48
+            elif c != 45:
+                good = False
+        if load8(data, at) == 45:
+            number = -number
+    return number, good
+
+
+@_inline
 def _name(data, found, f, names):  # type: ignore[no-untyped-def]
     """The code of field f's name, −1 when it is none of them."""
     if value(found, f, KIND) != STRING:
@@ -331,57 +364,54 @@ class _Tail:
 
 def _decode_slowly(
     kind: str,
-    batch: Any,
+    records: Records,
+    out: Any,
+    details: dict[int, str],
     tail: _Tail,
     max_skew_us: int,
-    key_field: str,
     fill: Callable[[int, Any], Iterable[str | None]],
 ) -> np.ndarray:
     """Decode the rows marked _SLOW by the strict parser; gives the accepted ones, int64.
 
-    `fill(i, message)` puts a message into row i of the batch's columns, except for the text, which it returns.
+    `out` are the columns, verdict, key_ok, text_at and text_len first. `fill(i, message)` puts a message into row i,
+    except for the text, which it returns.
     """
     accepted = []
-    records: Records = batch.records
-    for i in np.flatnonzero(batch.verdict == _SLOW).tolist():
+    for i in np.flatnonzero(out.verdict == _SLOW).tolist():
+        _clear(out, i)
         message = parse(kind, records.value(i), int(records.timestamp[i]), max_skew_us)
         if isinstance(message, Rejection):
-            batch.verdict[i] = message.verdict
-            batch.details[i] = message.detail
-            _clear(batch, i)
+            out.verdict[i] = message.verdict
+            details[i] = message.detail
             continue
-        _clear(batch, i)
         for f, text in enumerate(fill(i, message)):
             if text is not None:
-                batch.text_at[f, i], batch.text_len[f, i] = tail.add(text)
-        batch.verdict[i] = 0
-        batch.key_ok[i] = records.key(i) == getattr(message, key_field).encode()
+                out.text_at[f, i], out.text_len[f, i] = tail.add(text)
+        out.key_ok[i] = records.key(i) == message.key.encode()
         accepted.append(i)
     return np.array(accepted, np.int64)
 
 
-def _clear(batch: Any, i: int) -> None:
+def _clear(out: Any, i: int) -> None:
     """Wipe what the fast path left in row i before it gave up."""
-    for column in batch[7:]:
+    out.verdict[i] = out.key_ok[i] = 0
+    out.text_at[:, i] = 0
+    out.text_len[:, i] = -1
+    for column in out[4:]:
         column[i] = 0
-    batch.key_ok[i] = 0
-    batch.text_at[:, i] = 0
-    batch.text_len[:, i] = -1
 
 
 def _limbs(value: Decimal) -> tuple[int, int]:
     return limbs(to_units(value))
 
 
-# -------------------------------------------------------------------------------------------------------------- trades
+# ----------------------------------------------------------------------------------------------------- trades
 
 _SIDES = fields(codes(messages.Side))
 _ASSET_TYPES = fields(codes(messages.AssetType))
 _TRADE = fields((*TRADE_TEXT, "quantity", "price", "fee", "executed_at", "side", "asset_type"))
 _QUANTITY, _PRICE, _FEE, _EXECUTED_AT, _SIDE, _ASSET_TYPE = range(8, 14)
-_TRADE_RULES = _rules(
-    (*_ID, 0), (*_ID, 0), (*_ID, 0), (*_ID, 0), (*_SYMBOL, 0), (*_SYMBOL, 0), (*_ID, 1), (*_TEXT, 1)
-)
+_TRADE_RULES = _rules((*_ID, 0), (*_ID, 0), (*_ID, 0), (*_ID, 0), (*_SYMBOL, 0), (*_SYMBOL, 0), (*_ID, 1), (*_TEXT, 1))
 
 
 class _TradeColumns(NamedTuple):
@@ -460,9 +490,7 @@ def _trades(spans, known, found, rules, sides, asset_types, max_skew_us, out):  
         good = scan(data, spans.value_at[i], spans.value_len[i], known, found)
         if good and _trade(data, found, rules, sides, asset_types, spans.timestamp[i], max_skew_us, i, out):
             _hash_trade(data, out, i)
-            out.key_ok[i] = _same(
-                data, spans.key_at[i], spans.key_len[i], out.text_at[1, i], out.text_len[1, i]
-            )
+            out.key_ok[i] = _same(data, spans.key_at[i], spans.key_len[i], out.text_at[1, i], out.text_len[1, i])
         else:
             out.verdict[i] = _SLOW
             slow += 1
@@ -474,17 +502,12 @@ def decode_trades(records: Records, max_skew_us: int) -> TradeBatch:
     n = records.n
     spans = _spans(records)
     out = _TradeColumns(
-        np.zeros(n, np.uint8),
-        np.zeros(n, np.uint8),
+        *_bytes(n, 2),
         *_text(n, len(TRADE_TEXT)),
-        _decimal(n),
-        _decimal(n),
-        _decimal(n),
+        *_decimals(n, 3),
         np.zeros(n, np.int64),
-        np.zeros(n, np.uint8),
-        np.zeros(n, np.uint8),
-        _decimal(n),
-        _decimal(n),
+        *_bytes(n, 2),
+        *_decimals(n, 2),
     )
     slow = _trades(spans, _TRADE, scratch(_TRADE), _TRADE_RULES, _SIDES, _ASSET_TYPES, max_skew_us, out)
     batch = TradeBatch(records, spans.data, out.verdict, out.key_ok, {}, *out[2:])
@@ -501,7 +524,505 @@ def decode_trades(records: Records, max_skew_us: int) -> TradeBatch:
         return (getattr(trade, name) for name in TRADE_TEXT)
 
     tail = _Tail(spans.data)
-    rows = _decode_slowly("trades", batch, tail, max_skew_us, "user_id", fill)
+    rows = _decode_slowly("trades", records, out, batch.details, tail, max_skew_us, fill)
     batch = batch._replace(data=tail.data)
     _hash_trades(batch.data, rows, out)
     return batch
+
+
+# ----------------------------------------------------------------------------------------------------- prices
+
+_PRICES = fields((*PRICE_TEXT, "price", "bid", "ask", "as_of"))
+_QUOTE, _BID, _ASK, _AS_OF = range(3, 7)
+_PRICE_RULES = _rules((*_SYMBOL, 0), (*_SYMBOL, 0), (*_TEXT, 1))
+
+
+class _PriceColumns(NamedTuple):
+    """The columns of a PriceBatch that kernels fill."""
+
+    verdict: np.ndarray
+    key_ok: np.ndarray
+    text_at: np.ndarray
+    text_len: np.ndarray
+    price: np.ndarray
+    bid: np.ndarray
+    ask: np.ndarray
+    has_bid: np.ndarray
+    has_ask: np.ndarray
+    as_of: np.ndarray
+    body: np.ndarray
+
+
+@_inline
+def _hash_price(data, out, i):  # type: ignore[no-untyped-def]
+    state = _absorb_texts(start(), data, out.text_at, out.text_len, i)
+    state = _absorb_decimal(state, out.price, i)
+    state = _absorb_decimal(state, out.bid, i)
+    state = _absorb_decimal(state, out.ask, i)
+    # a bid or ask is above 0, so that 0 already says null
+    out.body[i] = finish(absorb(state, np.uint64(out.as_of[i])))
+
+
+@njit(cache=True, nogil=True)
+def _hash_prices(data, rows, out):  # type: ignore[no-untyped-def]
+    data = window(data)
+    for i in rows:
+        _hash_price(data, out, i)
+
+
+@_inline
+def _price(data, found, rules, timestamp_ms, max_skew_us, i, out):  # type: ignore[no-untyped-def]
+    """Put what `scan` found into row i; False when the strict parser has to judge it."""
+    if not _texts(found, rules, i, out.text_at, out.text_len):
+        return False
+    if not _above_0(data, found, _QUOTE, out.price, i):
+        return False
+    if value(found, _BID, KIND) != ABSENT:
+        if not _above_0(data, found, _BID, out.bid, i):
+            return False
+        out.has_bid[i] = 1
+    if value(found, _ASK, KIND) != ABSENT:
+        if not _above_0(data, found, _ASK, out.ask, i):
+            return False
+        out.has_ask[i] = 1
+    instant = _instant(data, found, _AS_OF)
+    if instant < 0 or _too_late(instant, timestamp_ms, max_skew_us):
+        return False
+    out.as_of[i] = instant
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _prices(spans, known, found, rules, max_skew_us, out):  # type: ignore[no-untyped-def]
+    """Decode all that can be decoded fast; gives how many rows are left, marked _SLOW."""
+    data, known, found = window(spans.data), window(known), window(found)
+    slow = 0
+    for i in range(len(spans.value_at)):
+        good = scan(data, spans.value_at[i], spans.value_len[i], known, found)
+        if good and _price(data, found, rules, spans.timestamp[i], max_skew_us, i, out):
+            _hash_price(data, out, i)
+            out.key_ok[i] = _same(data, spans.key_at[i], spans.key_len[i], out.text_at[0, i], out.text_len[0, i])
+        else:
+            out.verdict[i] = _SLOW
+            slow += 1
+    return slow
+
+
+def decode_prices(records: Records, max_skew_us: int) -> PriceBatch:
+    """Decode records of `prices`. A time more than `max_skew_us` after its record's timestamp is invalid."""
+    n = records.n
+    spans = _spans(records)
+    out = _PriceColumns(
+        *_bytes(n, 2),
+        *_text(n, len(PRICE_TEXT)),
+        *_decimals(n, 3),
+        *_bytes(n, 2),
+        np.zeros(n, np.int64),
+        *_decimals(n, 1),
+    )
+    slow = _prices(spans, _PRICES, scratch(_PRICES), _PRICE_RULES, max_skew_us, out)
+    batch = PriceBatch(records, spans.data, out.verdict, out.key_ok, {}, *out[2:])
+    if not slow:
+        return batch
+
+    def fill(i: int, price: messages.Price) -> Iterable[str | None]:
+        batch.price[i] = _limbs(price.price)
+        if price.bid is not None:
+            batch.bid[i] = _limbs(price.bid)
+            batch.has_bid[i] = 1
+        if price.ask is not None:
+            batch.ask[i] = _limbs(price.ask)
+            batch.has_ask[i] = 1
+        batch.as_of[i] = to_micros(price.as_of)
+        return (getattr(price, name) for name in PRICE_TEXT)
+
+    tail = _Tail(spans.data)
+    rows = _decode_slowly("prices", records, out, batch.details, tail, max_skew_us, fill)
+    batch = batch._replace(data=tail.data)
+    _hash_prices(batch.data, rows, out)
+    return batch
+
+
+# ----------------------------------------------------------------------------------------------- transactions
+
+_TYPES = fields(codes(messages.TransactionType))
+_STATUSES = fields(codes(messages.TransactionStatus))
+# the last two texts are in the nested `counterparty`
+_OWN_TEXT = TRANSACTION_TEXT[:10]
+_TRANSACTION = fields(
+    (
+        *_OWN_TEXT,
+        "amount",
+        "fee",
+        "rate",
+        "occurred_at",
+        "expires_at",
+        "type",
+        "status",
+        "counterparty",
+        "metadata",
+    )
+)
+_AMOUNT, _EVENT_FEE, _RATE, _OCCURRED_AT, _EXPIRES_AT, _TYPE, _STATUS, _COUNTERPARTY, _METADATA = range(10, 19)
+_TRANSACTION_RULES = _rules(
+    (*_ID, 0),
+    (*_ID, 0),
+    (*_ID, 0),
+    (*_SYMBOL, 0),
+    (*_ID, 1),
+    (*_TEXT, 1),
+    (*_TEXT, 1),
+    (*_TEXT, 1),
+    (*_SYMBOL, 1),
+    (*_ID, 1),
+)
+_DEPOSIT = messages.TransactionType.DEPOSIT.code
+_WITHDRAWAL = messages.TransactionType.WITHDRAWAL.code
+_CHARGE = messages.TransactionType.FEE.code
+_COMPLETED = messages.BOOKED_STATUS.code
+
+
+class _TransactionColumns(NamedTuple):
+    """The columns of a TransactionBatch that kernels fill, and the hash of each row's metadata, 0 when it has none."""
+
+    verdict: np.ndarray
+    key_ok: np.ndarray
+    text_at: np.ndarray
+    text_len: np.ndarray
+    amount: np.ndarray
+    fee: np.ndarray
+    rate: np.ndarray
+    has_rate: np.ndarray
+    occurred_at: np.ndarray
+    expires_at: np.ndarray
+    type: np.ndarray
+    status: np.ndarray
+    id: np.ndarray
+    body: np.ndarray
+    metadata: np.ndarray
+
+
+@_inline
+def _hash_transaction(data, out, i):  # type: ignore[no-untyped-def]
+    state = absorb_text(start(), data, out.text_at[1, i], out.text_len[1, i])
+    state = absorb_text(state, data, out.text_at[0, i], out.text_len[0, i])
+    out.id[i] = finish(absorb(state, np.uint64(out.status[i])))
+    state = _absorb_texts(start(), data, out.text_at, out.text_len, i)
+    state = _absorb_decimal(state, out.amount, i)
+    state = _absorb_decimal(state, out.fee, i)
+    # a rate is above 0, so that 0 already says null
+    state = _absorb_decimal(state, out.rate, i)
+    state = absorb(state, np.uint64(out.occurred_at[i]))
+    state = absorb(state, np.uint64(out.expires_at[i]))
+    state = absorb(state, np.uint64(out.type[i]) | np.uint64(out.status[i]) << np.uint64(8))
+    out.body[i] = finish(_absorb_decimal(state, out.metadata, i))
+
+
+@njit(cache=True, nogil=True)
+def _hash_transactions(data, rows, out):  # type: ignore[no-untyped-def]
+    data = window(data)
+    for i in rows:
+        _hash_transaction(data, out, i)
+
+
+@_inline
+def _transaction(data, found, rules, types, statuses, timestamp_ms, max_skew_us, i, out):  # type: ignore[no-untyped-def]
+    """Put what `scan` found into row i; False when the strict parser has to judge it."""
+    if not _texts(found, rules, i, out.text_at, out.text_len):
+        return False
+    code = _name(data, found, _TYPE, types)
+    if code != _DEPOSIT and code != _WITHDRAWAL and code != _CHARGE:
+        return False
+    if _name(data, found, _STATUS, statuses) != _COMPLETED:
+        return False
+    if not _above_0(data, found, _AMOUNT, out.amount, i):
+        return False
+    if value(found, _EVENT_FEE, KIND) != ABSENT:
+        if not _amount(data, found, _EVENT_FEE, out.fee, i):
+            return False
+        if not is_zero(out.fee[i, 0], out.fee[i, 1]) and not is_positive(out.fee[i, 0], out.fee[i, 1]):
+            return False
+        # both are at least 0, so that their limbs compare as they are
+        if code == _DEPOSIT and (
+            out.fee[i, 1] > out.amount[i, 1] or (out.fee[i, 1] == out.amount[i, 1] and out.fee[i, 0] > out.amount[i, 0])
+        ):
+            return False
+    if value(found, _RATE, KIND) != ABSENT:
+        if not _above_0(data, found, _RATE, out.rate, i):
+            return False
+        out.has_rate[i] = 1
+    instant = _instant(data, found, _OCCURRED_AT)
+    if instant < 0 or _too_late(instant, timestamp_ms, max_skew_us):
+        return False
+    expires_at = NO_TIME
+    if value(found, _EXPIRES_AT, KIND) != ABSENT:
+        expires_at = _instant(data, found, _EXPIRES_AT)
+        if expires_at < 0:
+            return False
+    if value(found, _COUNTERPARTY, KIND) != ABSENT or value(found, _METADATA, KIND) != ABSENT:
+        return False
+    out.type[i] = code
+    out.status[i] = _COMPLETED
+    out.occurred_at[i] = instant
+    out.expires_at[i] = expires_at
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _transactions(spans, known, found, rules, types, statuses, max_skew_us, out):  # type: ignore[no-untyped-def]
+    """Decode all that can be decoded fast; gives how many rows are left, marked _SLOW."""
+    data, known, found = window(spans.data), window(known), window(found)
+    types, statuses = window(types), window(statuses)
+    slow = 0
+    for i in range(len(spans.value_at)):
+        good = scan(data, spans.value_at[i], spans.value_len[i], known, found)
+        if good and _transaction(data, found, rules, types, statuses, spans.timestamp[i], max_skew_us, i, out):
+            _hash_transaction(data, out, i)
+            out.key_ok[i] = _same(data, spans.key_at[i], spans.key_len[i], out.text_at[1, i], out.text_len[1, i])
+        else:
+            out.verdict[i] = _SLOW
+            slow += 1
+    return slow
+
+
+def decode_transactions(records: Records, max_skew_us: int) -> TransactionBatch:
+    """Decode records of `transactions`. `occurred_at` more than `max_skew_us` after its record's timestamp is invalid.
+
+    Of messages with a counterparty or metadata the strict parser takes care, so they cost some 30 µs each.
+    """
+    n = records.n
+    spans = _spans(records)
+    out = _TransactionColumns(
+        *_bytes(n, 2),
+        *_text(n, len(TRANSACTION_TEXT)),
+        *_decimals(n, 3),
+        *_bytes(n, 1),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int64),
+        *_bytes(n, 2),
+        *_decimals(n, 3),
+    )
+    slow = _transactions(
+        spans, _TRANSACTION, scratch(_TRANSACTION), _TRANSACTION_RULES, _TYPES, _STATUSES, max_skew_us, out
+    )
+    batch = TransactionBatch(records, spans.data, out.verdict, out.key_ok, {}, *out[2:-1])
+    if not slow:
+        return batch
+
+    def fill(i: int, event: messages.Transaction) -> Iterable[str | None]:
+        batch.amount[i] = _limbs(event.amount)
+        batch.fee[i] = _limbs(event.fee)
+        if event.rate is not None:
+            batch.rate[i] = _limbs(event.rate)
+            batch.has_rate[i] = 1
+        batch.occurred_at[i] = to_micros(event.occurred_at)
+        batch.expires_at[i] = NO_TIME if event.expires_at is None else to_micros(event.expires_at)
+        batch.type[i] = event.type.code
+        batch.status[i] = event.status.code
+        out.metadata[i] = _metadata_hash(event.metadata)
+        other = event.counterparty
+        own = (getattr(event, name) for name in _OWN_TEXT)
+        return (*own, other and other.user_id, other and other.wallet_id)
+
+    tail = _Tail(spans.data)
+    rows = _decode_slowly("transactions", records, out, batch.details, tail, max_skew_us, fill)
+    batch = batch._replace(data=tail.data)
+    _hash_transactions(batch.data, rows, out)
+    return batch
+
+
+def _metadata_hash(metadata: dict[str, str]) -> tuple[int, int]:
+    """The hash of name and value after name and value, in byte order of the names; each after its length, two bytes."""
+    if not metadata:
+        return 0, 0
+    texts = [text.encode() for pair in sorted(metadata.items()) for text in pair]
+    joined = b"".join(len(text).to_bytes(2, "little") + text for text in texts)
+    return hash_bytes(_read_only(np.frombuffer(joined, np.uint8)))
+
+
+# ------------------------------------------------------------------------------------------------ risk limits
+
+_LIMIT = fields((*LIMIT_TEXT, *LIMIT_FIELDS, "version", "active", "updated_at", "asset_limits"))
+_VERSION, _ACTIVE, _UPDATED_AT, _ASSET_LIMITS = range(12, 16)
+_LIMIT_RULES = _rules((*_ID, 0), (*_ID, 0))
+
+
+class _LimitColumns(NamedTuple):
+    """The columns of a LimitBatch that kernels fill."""
+
+    verdict: np.ndarray
+    key_ok: np.ndarray
+    text_at: np.ndarray
+    text_len: np.ndarray
+    version: np.ndarray
+    active: np.ndarray
+    updated_at: np.ndarray
+    limits: np.ndarray
+    has_limit: np.ndarray
+
+
+@_inline
+def _limit(data, found, rules, timestamp_ms, max_skew_us, i, out):  # type: ignore[no-untyped-def]
+    """Put what `scan` found into row i; False when the strict parser has to judge it."""
+    if not _texts(found, rules, i, out.text_at, out.text_len):
+        return False
+    version, good = _integer(data, found, _VERSION)
+    if not good:
+        return False
+    kind = value(found, _ACTIVE, KIND)
+    if kind != ABSENT and kind != TRUE and kind != FALSE:
+        return False
+    instant = _instant(data, found, _UPDATED_AT)
+    if instant < 0 or _too_late(instant, timestamp_ms, max_skew_us):
+        return False
+    if value(found, _ASSET_LIMITS, KIND) != ABSENT:
+        return False
+    for f in range(out.limits.shape[1]):
+        if value(found, 2 + f, KIND) != ABSENT:
+            if not _above_0(data, found, 2 + f, out.limits[i], f):
+                return False
+            out.has_limit[i, f] = 1
+    out.version[i] = version
+    out.active[i] = kind != FALSE
+    out.updated_at[i] = instant
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _limits(spans, known, found, rules, max_skew_us, out):  # type: ignore[no-untyped-def]
+    """Decode all that can be decoded fast; gives how many rows are left, marked _SLOW."""
+    data, known, found = window(spans.data), window(known), window(found)
+    slow = 0
+    for i in range(len(spans.value_at)):
+        good = scan(data, spans.value_at[i], spans.value_len[i], known, found)
+        if good and _limit(data, found, rules, spans.timestamp[i], max_skew_us, i, out):
+            out.key_ok[i] = _same(data, spans.key_at[i], spans.key_len[i], out.text_at[0, i], out.text_len[0, i])
+        else:
+            out.verdict[i] = _SLOW
+            slow += 1
+    return slow
+
+
+def decode_limits(records: Records, max_skew_us: int) -> LimitBatch:
+    """Decode records of `risk_limits`. `updated_at` more than `max_skew_us` after the record's timestamp is invalid.
+
+    Of messages with asset limits the strict parser takes care.
+    """
+    n = records.n
+    spans = _spans(records)
+    out = _LimitColumns(
+        *_bytes(n, 2),
+        *_text(n, len(LIMIT_TEXT)),
+        np.zeros(n, np.int64),
+        *_bytes(n, 1),
+        np.zeros(n, np.int64),
+        np.zeros((n, len(LIMIT_FIELDS), 2), np.uint64),
+        np.zeros((n, len(LIMIT_FIELDS)), np.uint8),
+    )
+    tail = _Tail(spans.data)
+    counts = np.zeros(n + 1, np.int64)
+    details: dict[int, str] = {}
+    assets: list[tuple[int, int]] = []
+    asset_limits: list[tuple[int, int]] = []
+    if _limits(spans, _LIMIT, scratch(_LIMIT), _LIMIT_RULES, max_skew_us, out):
+
+        def fill(i: int, limits: messages.RiskLimits) -> Iterable[str | None]:
+            out.version[i] = limits.version
+            out.active[i] = limits.active
+            out.updated_at[i] = to_micros(limits.updated_at)
+            for f, name in enumerate(LIMIT_FIELDS):
+                limit = getattr(limits, name)
+                if limit is not None:
+                    out.limits[i, f] = _limbs(limit)
+                    out.has_limit[i, f] = 1
+            counts[i + 1] = len(limits.asset_limits)
+            for symbol, limit in sorted(limits.asset_limits.items()):
+                assets.append(tail.add(symbol))
+                asset_limits.append(_limbs(limit))
+            return limits.user_id, limits.portfolio_id
+
+        _decode_slowly("risk_limits", records, out, details, tail, max_skew_us, fill)
+    spans_of_assets = np.array(assets, np.int64).reshape(-1, 2)
+    return LimitBatch(
+        records,
+        tail.data,
+        out.verdict,
+        out.key_ok,
+        details,
+        *out[2:],
+        np.cumsum(counts),
+        spans_of_assets[:, 0].copy(),
+        spans_of_assets[:, 1].astype(np.int32),
+        np.array(asset_limits, np.uint64).reshape(-1, 2),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ marks
+
+_MARK = fields((*MARK_TEXT, "price", "as_of", "cause_partition", "cause_offset"))
+_MARK_PRICE, _MARK_AS_OF, _MARK_PARTITION, _MARK_OFFSET = range(2, 6)
+_MARK_RULES = _rules((*_SYMBOL, 0), (*_SYMBOL, 0))
+
+
+class _MarkColumns(NamedTuple):
+    """The columns of a MarkBatch, all filled by kernels."""
+
+    verdict: np.ndarray
+    text_at: np.ndarray
+    text_len: np.ndarray
+    price: np.ndarray
+    as_of: np.ndarray
+    cause_partition: np.ndarray
+    cause_offset: np.ndarray
+
+
+@_inline
+def _mark(data, found, rules, i, out):  # type: ignore[no-untyped-def]
+    """Put what `scan` found into row i; False when it is no mark."""
+    if not _texts(found, rules, i, out.text_at, out.text_len):
+        return False
+    if not _above_0(data, found, _MARK_PRICE, out.price, i):
+        return False
+    out.as_of[i] = _instant(data, found, _MARK_AS_OF)
+    partition, good = _integer(data, found, _MARK_PARTITION)
+    offset, also_good = _integer(data, found, _MARK_OFFSET)
+    out.cause_partition[i] = partition
+    out.cause_offset[i] = offset
+    return good and also_good and out.as_of[i] >= 0
+
+
+@njit(cache=True, nogil=True)
+def _marks(spans, known, found, rules, out):  # type: ignore[no-untyped-def]
+    data, known, found = window(spans.data), window(known), window(found)
+    for i in range(len(spans.value_at)):
+        good = scan(data, spans.value_at[i], spans.value_len[i], known, found)
+        if not good or not _mark(data, found, rules, i, out):
+            out.verdict[i] = _MALFORMED
+
+
+def decode_marks(records: Records) -> MarkBatch:
+    """Decode records of our own `marks`."""
+    n = records.n
+    spans = _spans(records)
+    out = _MarkColumns(
+        *_bytes(n, 1),
+        *_text(n, len(MARK_TEXT)),
+        *_decimals(n, 1),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int32),
+        np.zeros(n, np.int64),
+    )
+    _marks(spans, _MARK, scratch(_MARK), _MARK_RULES, out)
+    return MarkBatch(records, spans.data, *out)
+
+
+def encode_mark(symbol: str, price: int, currency: str, as_of: int, cause_partition: int, cause_offset: int) -> bytes:
+    """A message of `marks` (messages.Mark): price in units, `as_of` in microseconds, the record of `prices` behind it.
+
+    `symbol` and `currency` are those of a decoded price, so nothing in them needs escaping.
+    """
+    return (
+        f'{{"symbol":"{symbol}","price":"{from_units(price)}","currency":"{currency}",'
+        f'"as_of":"{time_text(from_micros(as_of))}",'
+        f'"cause_partition":{cause_partition},"cause_offset":{cause_offset}}}'
+    ).encode()

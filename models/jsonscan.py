@@ -8,6 +8,7 @@ understood"; the strict parser of `messages.py` then decides. It never understan
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 import numpy as np
 from numba import njit
 
@@ -330,7 +331,7 @@ def parse_instant(data: Window, at: int, n: int) -> int:
     if load8(data, p) == 46:
         start = p + 1
         p = _digits(data, start, end)
-        if p == start or p == end:
+        if p in (start, end):
             return -1
         for i in range(start, start + 6):
             micros = micros * 10 + (np.int64(load8(data, i)) - 48 if i < p else 0)

@@ -40,7 +40,7 @@ MAX_DEPTH = 64
 MAX_DETAIL = 500
 MAX_ECHO = 60
 
-# --------------------------------------------------------------------------------------------------------------- enums
+# ------------------------------------------------------------------------------------------------------ enums
 
 
 class Coded(StrEnum):
@@ -125,7 +125,7 @@ def codes(names: type[Coded]) -> tuple[str, ...]:
     return tuple(member.value for member in names)
 
 
-# --------------------------------------------------------------------------------------------------------------- times
+# ------------------------------------------------------------------------------------------------------ times
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -178,7 +178,7 @@ def _in_years(time: datetime) -> datetime:
     return time
 
 
-# --------------------------------------------------------------------------------------------------------- field types
+# ------------------------------------------------------------------------------------------------ field types
 
 
 class Number:
@@ -314,7 +314,7 @@ Time = _times(_time)
 PastTime = _times(_past)
 Version = Annotated[int, PlainValidator(_version), WithJsonSchema({"type": "integer", "format": "int64"})]
 
-# ------------------------------------------------------------------------------------------------------------ messages
+# --------------------------------------------------------------------------------------------------- messages
 
 
 class Message(BaseModel):
@@ -336,6 +336,11 @@ class Input(Message):
         if not isinstance(info.context, Judging) and (why := self.beyond_range()):
             raise PydanticCustomError("out_of_range", why)  # type: ignore[arg-type]
         return self
+
+    @property
+    def key(self) -> str:
+        """What the record's key must be: `user_id`, of a price its `symbol`."""
+        return self.user_id  # type: ignore[attr-defined, no-any-return]
 
     def beyond_range(self) -> str | None:
         """The field whose decimal has too many digits or is too big, and why; None when all are fine."""
@@ -385,6 +390,10 @@ class Price(Input):
     bid: Positive | None = None
     ask: Positive | None = None
     source: Text | None = None
+
+    @property
+    def key(self) -> str:
+        return self.symbol
 
 
 #: the limits of a RiskLimits message, in the order of the columns
@@ -595,7 +604,7 @@ SCHEMAS: dict[str, type[Message]] = {
     "dead_letters": DeadLetter,
 }
 
-# ------------------------------------------------------------------------------------------------------ strict parsing
+# --------------------------------------------------------------------------------------------- strict parsing
 
 
 class Rejection(NamedTuple):

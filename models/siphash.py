@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from assetstream.models.spans import Window, load64, load_up_to_8
+from assetstream.models.spans import Window, load64, load_up_to_8, window
 
 KEY = (0x7465737361_01_01_01, 0x6D61657274737361)
 
@@ -116,3 +116,9 @@ def hash_span(data: Window, at: int, n: int) -> tuple[int, int]:
         state = _block(state, load64(data, at + done))
         done += 8
     return _finish(state, load_up_to_8(data, at + done, n - done))
+
+
+@njit(cache=True, nogil=True)
+def hash_bytes(data: np.ndarray) -> tuple[int, int]:
+    """`hash_span` of a whole uint8 array."""
+    return hash_span(window(data), 0, len(data))

@@ -48,7 +48,7 @@ RANGE_BYTES = 16 << 20
 RANGE_RECORDS = 10_000
 #: inserts running at once; ClickHouse gains nothing from more, and each holds a combined range in memory
 INSERT_THREADS = 2
-PAUSES = wait_exponential_jitter(initial=0.1, max=10, jitter=0.5)
+PAUSES = wait_exponential_jitter(multiplier=0.1, max=10, jitter=0.5)
 
 #: what keeps one INSERT one block and therefore one part: atomic, and one token
 ONE_BLOCK = {

@@ -1,0 +1,256 @@
+"""Trades become positions and P&L: weighted-average cost, exact (interface, section 3), each judged at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from assetstream.models.int128 import (
+    add,
+    at,
+    divide,
+    get,
+    inline,
+    is_negative,
+    kernel,
+    magnitude,
+    multiply,
+    one,
+    put,
+    zero,
+)
+from assetstream.models.interning import find_id, find_pair, find_string, intern, pair, remember
+from assetstream.models.limits import PORTFOLIO_RULES, judge_portfolio, judge_position
+from assetstream.models.outputs import ALERT, FILL, INPUTS
+from assetstream.models.rows import TRADED, touch
+from assetstream.models.state import book_of, reserve, strings_of, trade_ids_of
+from assetstream.models.valuation import (
+    AT_ONCE,
+    Source,
+    caused,
+    open_portfolio,
+    open_position,
+    revalue,
+    route_position,
+    totals,
+    touch_portfolio,
+    turn,
+)
+from assetstream.models.verdicts import Verdict
+
+if TYPE_CHECKING:
+    from assetstream.models.decode import TradeBatch
+    from assetstream.models.state import AccountState
+
+_TOPIC = INPUTS.index("trades")
+#: places of a trade's texts in the batch
+_USER, _PORTFOLIO, _SYMBOL, _CURRENCY = 1, 2, 4, 5
+
+_APPLIED, _DUPLICATE = np.uint8(Verdict.APPLIED), np.uint8(Verdict.DUPLICATE)
+_MALFORMED, _OUT_OF_RANGE = np.uint8(Verdict.MALFORMED), np.uint8(Verdict.OUT_OF_RANGE)
+_KEY_MISMATCH, _CONFLICT = np.uint8(Verdict.KEY_MISMATCH), np.uint8(Verdict.CONFLICT)
+_CURRENCY_MISMATCH = np.uint8(Verdict.CURRENCY_MISMATCH)
+
+
+class Held(NamedTuple):
+    """What the fills of a position add up to (int128, units)."""
+
+    quantity: int
+    cost_basis: int
+    realized_pnl: int
+    fees: int
+
+
+class TradeResult(NamedTuple):
+    """What became of a batch of trades.
+
+    verdict  uint8[n], Verdict of each message
+    fills    FILL rows of the applied ones, in order
+    alerts   ALERT rows, in order
+    """
+
+    state: AccountState
+    verdict: np.ndarray
+    fills: np.ndarray
+    alerts: np.ndarray
+
+
+@inline
+def fill(held, sells, quantity, price, notional, fee):  # type: ignore[no-untyped-def]
+    """(position after a fill, average price, whether all of it is in range); section 3, verbatim.
+
+    quantity, price > 0 and notional = round(quantity·price), which is in range; the average price is 0 when flat.
+    """
+    q = -quantity if sells else quantity
+    before, cost, realized = held.quantity, held.cost_basis, held.realized_pnl
+    good = True
+    if before == zero() or is_negative(before) == sells:
+        after, good = add(before, q)
+        cost, fits = add(cost, -notional if sells else notional)
+        good = good and fits
+    else:
+        open_quantity = magnitude(before)
+        closed = quantity if quantity < open_quantity else open_quantity
+        released = cost
+        if closed != open_quantity:
+            released, _ = divide(magnitude(cost), closed, open_quantity)
+            if is_negative(cost):
+                released = -released
+        proceeds = notional
+        if closed != quantity:
+            proceeds, _ = multiply(closed, price)
+        realized, good = add(realized, (-proceeds if is_negative(before) else proceeds) - released)
+        cost = cost - released
+        after = before + q
+        if quantity > open_quantity:
+            cost = proceeds - notional if sells else notional - proceeds
+    fees, fits = add(held.fees, fee)
+    good = good and fits
+    average = zero()
+    if after != zero() and good:
+        average, good = divide(magnitude(cost), one(), magnitude(after))
+    return Held(after, cost, realized, fees), average, good
+
+
+@kernel
+def _trades(strings, book, ids, batch, verdict, fills, alerts, counts):  # type: ignore[no-untyped-def]
+    """Walk the batch in order; counts = (fills, alerts) written."""
+    n_fills, n_alerts = np.int64(0), np.int64(0)
+    text, starts, sizes = batch.data, batch.text_at, batch.text_len
+    strings_rows, lengths, string_index = strings.table.rows, strings.lengths, strings.index
+    for m in range(len(verdict)):
+        if verdict[m] >= _MALFORMED:
+            continue
+        quantity, price, fee = at(batch.quantity, m), at(batch.price, m), at(batch.fee, m)
+        notional, good = multiply(quantity, price)
+        if not good:
+            verdict[m] = _OUT_OF_RANGE
+            continue
+        if batch.key_ok[m] == 0:
+            verdict[m] = _KEY_MISMATCH
+            continue
+        id_lo, id_hi, body = batch.id[m, 0], batch.id[m, 1], batch.body[m, 0]
+        seen = find_id(ids.table.rows, ids.index, id_lo, id_hi)
+        if seen >= 0 and ids.table.rows[seen].body == body:
+            verdict[m] = _DUPLICATE
+            continue
+
+        # find what is known of it; nothing is added before it is accepted
+        p, i = np.int64(-1), np.int64(-1)
+        user, _ = find_string(strings_rows, lengths, string_index, text, starts[_USER, m], sizes[_USER, m])
+        name, _ = find_string(strings_rows, lengths, string_index, text, starts[_PORTFOLIO, m], sizes[_PORTFOLIO, m])
+        symbol, _ = find_string(strings_rows, lengths, string_index, text, starts[_SYMBOL, m], sizes[_SYMBOL, m])
+        currency, _ = find_string(strings_rows, lengths, string_index, text, starts[_CURRENCY, m], sizes[_CURRENCY, m])
+        if user >= 0 and name >= 0:
+            p, _ = find_pair(book.portfolio_index, pair(user, name))
+        if p >= 0 and symbol >= 0:
+            i, _ = find_pair(book.position_index, pair(p, symbol))
+        held = Held(zero(), zero(), zero(), zero())
+        traded = i >= 0 and book.positions.rows[i].flags & TRADED != 0
+        if traded:
+            row = book.positions.rows[i]
+            held = Held(get(row, "quantity"), get(row, "cost_basis"), get(row, "realized_pnl"), get(row, "fees"))
+        after, average, good = fill(held, batch.side[m] != 0, quantity, price, notional, fee)
+        if not good:
+            verdict[m] = _OUT_OF_RANGE
+            continue
+        if seen >= 0:
+            verdict[m] = _CONFLICT
+            continue
+        if traded and book.positions.rows[i].currency != currency:
+            verdict[m] = _CURRENCY_MISMATCH
+            continue
+
+        # accepted
+        remember(ids, id_lo, id_hi, body)
+        time = batch.executed_at[m]
+        source = Source(time, np.uint8(_TOPIC), batch.partition, batch.offset[m])
+        if i < 0:
+            user = intern(strings, text, starts[_USER, m], sizes[_USER, m])
+            name = intern(strings, text, starts[_PORTFOLIO, m], sizes[_PORTFOLIO, m])
+            symbol = intern(strings, text, starts[_SYMBOL, m], sizes[_SYMBOL, m])
+            if p < 0:
+                p = open_portfolio(book, user, name, time)
+            i = open_position(book, p, symbol)
+        turn(book, p, time)
+        row = book.positions.rows[i]
+        if not traded:
+            currency = intern(strings, text, starts[_CURRENCY, m], sizes[_CURRENCY, m])
+            row.currency = np.int32(currency)
+            row.flags |= np.uint8(TRADED)
+            route_position(strings, book, i)
+        book.live[p].open_positions += np.int32(after.quantity != zero()) - np.int32(held.quantity != zero())
+        put(row, "quantity", after.quantity)
+        put(row, "cost_basis", after.cost_basis)
+        put(row, "realized_pnl", after.realized_pnl)
+        put(row, "fees", after.fees)
+        put(row, "last_price", price)
+        row.last_trade_at = max(row.last_trade_at, time)
+        touch(book.positions, i)
+        revalue(book, i)
+        caused(book, p, source, AT_ONCE)
+        figures = totals(book, p)
+        n_alerts = judge_position(book, i, figures.whole, source, alerts, n_alerts)
+        n_alerts = judge_portfolio(book, p, figures, source, alerts, n_alerts)
+        touch_portfolio(book, p)
+
+        out = fills[n_fills]
+        n_fills += 1
+        out.message, out.portfolio, out.position = np.int32(m), np.int32(p), np.int32(i)
+        out.has_average_price = np.uint8(after.quantity != zero())
+        put(out, "notional", notional)
+        put(out, "fill_realized_pnl", after.realized_pnl - held.realized_pnl)
+        put(out, "position_quantity", after.quantity)
+        put(out, "position_cost_basis", after.cost_basis)
+        put(out, "position_average_price", average)
+        put(out, "position_realized_pnl", after.realized_pnl)
+        put(out, "position_fees", after.fees)
+    counts[0], counts[1] = n_fills, n_alerts
+
+
+class _Trades(NamedTuple):
+    """What the kernel reads of a batch."""
+
+    data: np.ndarray
+    text_at: np.ndarray
+    text_len: np.ndarray
+    key_ok: np.ndarray
+    quantity: np.ndarray
+    price: np.ndarray
+    fee: np.ndarray
+    executed_at: np.ndarray
+    side: np.ndarray
+    id: np.ndarray
+    body: np.ndarray
+    partition: int
+    offset: np.ndarray
+
+
+def apply_trades(state: AccountState, batch: TradeBatch) -> TradeResult:
+    """Apply decoded trades in order: positions, P&L, and the limits judged after each.
+
+    Rejections of `batch.verdict` stay; a rejected or repeated message changes nothing. `batch` is not changed.
+    """
+    n = batch.records.n
+    state = reserve(state, strings=4 * n, portfolios=n, positions=n, routes=2 * n, trade_ids=n)
+    verdict = batch.verdict.copy()
+    fills, alerts = np.empty(n, FILL), np.empty(n * (1 + PORTFOLIO_RULES), ALERT)
+    counts = np.zeros(2, np.int64)
+    columns = _Trades(
+        batch.data,
+        batch.text_at,
+        batch.text_len,
+        batch.key_ok,
+        batch.quantity,
+        batch.price,
+        batch.fee,
+        batch.executed_at,
+        batch.side,
+        batch.id,
+        batch.body,
+        batch.records.partition,
+        batch.records.offset,
+    )
+    _trades(strings_of(state), book_of(state), trade_ids_of(state), columns, verdict, fills, alerts, counts)
+    return TradeResult(state, verdict, fills[: counts[0]], alerts[: counts[1]])

@@ -1,0 +1,204 @@
+"""Migrations and views on the ClickHouse engine in this process (chDB)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+import clickhouse_connect
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from assetstream.sinks import migrations
+from assetstream.sinks.migrations import Migration, SchemaEdited, SchemaMissing, SchemaTooNew, check, migrate
+from assetstream.sinks.schema import TABLES, VIEWS
+from assetstream.streams.settings import Settings
+
+D = Decimal
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Client]:
+    client = clickhouse_connect.get_client(interface="chdb")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest) -> Settings:
+    """Settings with a database of the test's own."""
+    name = "t_" + "".join(c if c.isalnum() else "_" for c in request.node.name)[:60]
+    return Settings(clickhouse_database=name, _env_file=None)
+
+
+@pytest.fixture
+def client(engine: Client, settings: Settings) -> Iterator[Client]:
+    """The engine, with the database made."""
+    migrate(engine, settings)
+    yield engine
+    engine.command(f"DROP DATABASE {settings.clickhouse_database}")
+
+
+def ask(client: Client, settings: Settings, query: str) -> list[tuple]:
+    """Rows of a query with {db} in it."""
+    return [tuple(row) for row in client.query(query.replace("{db}", settings.clickhouse_database)).result_rows]
+
+
+def test_the_tables_are_what_the_batches_fill(client: Client, settings: Settings) -> None:
+    for table in TABLES.values():
+        columns = client.query(
+            "SELECT name, type FROM system.columns "
+            "WHERE database = {db:String} AND table = {t:String} ORDER BY position",
+            parameters={"db": settings.clickhouse_database, "t": table.name},
+        ).result_rows
+        assert dict(columns) == table.columns
+        assert [name for name, _ in columns] == list(table.columns)
+
+
+def test_every_table_remembers_tokens_and_is_in_one_partition(client: Client, settings: Settings) -> None:
+    engines = dict(
+        ask(
+            client,
+            settings,
+            "SELECT name, engine_full FROM system.tables WHERE database = '{db}' AND engine = 'MergeTree'",
+        )
+    )
+    assert set(engines) == {*TABLES, "schema_migrations"}
+    for name, engine in engines.items():
+        assert "non_replicated_deduplication_window = 10000" in engine, name
+        assert "PARTITION BY" not in engine, name
+
+
+def test_migrating_again_does_nothing(client: Client, settings: Settings) -> None:
+    assert migrate(client, settings) == []
+    check(client, settings)
+    rows = ask(client, settings, "SELECT version, name, checksum FROM {db}.schema_migrations")
+    assert rows == [(m.version, m.name, m.checksum) for m in migrations.MIGRATIONS]
+
+
+def test_without_tables_the_worker_is_told_to_run_init(engine: Client, settings: Settings) -> None:
+    with pytest.raises(SchemaMissing, match="run `assetstream init`") as error:
+        check(engine, settings)
+    assert (error.value.found, error.value.needed) == (0, migrations.VERSION)
+
+
+def test_an_interrupted_init_is_mended_by_the_next(engine: Client, settings: Settings) -> None:
+    db = settings.clickhouse_database
+    engine.command(f"CREATE DATABASE {db}")
+    engine.command(migrations.MIGRATIONS[0].statements[0].format(db=db))
+    with pytest.raises(SchemaMissing):
+        check(engine, settings)
+    assert [m.version for m in migrate(engine, settings)] == [1]
+    check(engine, settings)
+    engine.command(f"DROP DATABASE {db}")
+
+
+def test_an_older_schema_is_brought_up_and_a_newer_one_refused(
+    client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = migrations.MIGRATIONS
+    second = Migration(2, "more", ("ALTER TABLE {db}.fills ADD COLUMN IF NOT EXISTS venue String",))
+    with monkeypatch.context() as newer:
+        newer.setattr(migrations, "MIGRATIONS", (*ours, second))
+        newer.setattr(migrations, "VERSION", 2)
+        with pytest.raises(SchemaMissing, match="has schema version 1, version 2 is needed"):
+            check(client, settings)
+        assert migrate(client, settings) == [second]
+        check(client, settings)
+    for refuse in (check, migrate):
+        with pytest.raises(SchemaTooNew, match="has schema version 2, this assetstream knows 1") as error:
+            refuse(client, settings)
+        assert (error.value.found, error.value.known) == (2, 1)
+
+
+def test_an_edited_migration_is_found_out(client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrations, "MIGRATIONS", (Migration(1, "other", ("SELECT 1",)),))
+    with pytest.raises(SchemaEdited, match="migration 1"):
+        check(client, settings)
+
+
+def test_the_ttl_follows_the_settings(client: Client, settings: Settings) -> None:
+    def ttls(days: int | None) -> set[bool]:
+        migrate(client, settings.model_copy(update={"clickhouse_ttl_days": days}))
+        engines = dict(ask(client, settings, "SELECT name, engine_full FROM system.tables WHERE database = '{db}'"))
+        wanted = "TTL" if days is None else f"toIntervalDay({days})"
+        return {wanted in engines[name] for name in TABLES}
+
+    assert ttls(30) == {True}
+    assert ttls(7) == {True}
+    assert ttls(None) == {False}
+
+
+def test_positions_are_the_last_fill_of_each(client: Client, settings: Settings) -> None:
+    insert = """
+        INSERT INTO {db}.fills
+            (user_id, portfolio_id, symbol, currency, executed_at, position_quantity, position_cost_basis,
+             position_average_price, position_realized_pnl, position_fees, source_partition, source_offset)
+        VALUES
+            ('u', 'p', 'A', 'USD', '2026-03-02 09:00:05', 10, 1000, 100, 0, 0.1, 1, 7),
+            ('u', 'p', 'A', 'USD', '2026-03-02 09:00:01', 0, 0, NULL, 25.5, 0.2, 1, 12),
+            ('u', 'q', 'A', 'EUR', '2026-03-02 09:00:02', -3, -30, 10, 0, 0, 1, 9)
+    """
+    client.command(insert.replace("{db}", settings.clickhouse_database))
+    query = (
+        "SELECT user_id, portfolio_id, symbol, currency, quantity, cost_basis, average_price, realized_pnl, fees, "
+        "toString(last_trade_at) FROM {db}.positions ORDER BY portfolio_id"
+    )
+    assert ask(client, settings, query) == [
+        ("u", "p", "A", "USD", D(0), D(0), None, D("25.5"), D("0.2"), "2026-03-02 09:00:01.000000"),
+        ("u", "q", "A", "EUR", D(-3), D(-30), D(10), D(0), D(0), "2026-03-02 09:00:02.000000"),
+    ]
+
+
+def test_portfolios_are_the_highest_sequence(client: Client, settings: Settings) -> None:
+    insert = """
+        INSERT INTO {db}.portfolio_updates
+            (user_id, portfolio_id, total_pnl, complete, unpriced, sequence, source_offset)
+        VALUES ('u', 'p', 2, false, ['X'], 10, 1), ('u', 'p', 1, true, [], 9, 500), ('v', 'p', 3, true, [], 1, 1)
+    """
+    client.command(insert.replace("{db}", settings.clickhouse_database))
+    query = "SELECT user_id, total_pnl, complete, unpriced, sequence FROM {db}.portfolios ORDER BY user_id"
+    assert ask(client, settings, query) == [("u", D(2), False, ["X"], 10), ("v", D(3), True, [], 1)]
+
+
+def test_balances_are_the_last_outcome_of_each_asset(client: Client, settings: Settings) -> None:
+    insert = """
+        INSERT INTO {db}.transactions
+            (user_id, wallet_id, asset, balance_total, balance_available, balance_locked, source_offset)
+        VALUES ('u', 'w', 'USD', 100, 100, 0, 3), ('u', 'w', 'USD', 90, 80, 10, 4), ('u', 'w', 'BTC', 1, 1, 0, 1)
+    """
+    client.command(insert.replace("{db}", settings.clickhouse_database))
+    query = "SELECT user_id, wallet_id, asset, total, available, locked FROM {db}.balances ORDER BY asset"
+    assert ask(client, settings, query) == [("u", "w", "BTC", D(1), D(1), D(0)), ("u", "w", "USD", D(90), D(80), D(10))]
+
+
+def test_open_alerts_are_those_whose_last_change_is_no_resolution(client: Client, settings: Settings) -> None:
+    insert = """
+        INSERT INTO {db}.risk_alerts (alert_id, user_id, portfolio_id, type, severity, symbol, is_resolved)
+        VALUES
+            ('u/p/POSITION_LIMIT/A/B/9', 'u', 'p', 'POSITION_LIMIT', 'INFO', 'A/B', true),
+            ('u/p/POSITION_LIMIT/A/B/10', 'u', 'p', 'POSITION_LIMIT', 'CRITICAL', 'A/B', false),
+            ('u/p/POSITION_LIMIT/A/1', 'u', 'p', 'POSITION_LIMIT', 'WARNING', 'A', false),
+            ('u/p/POSITION_LIMIT/A/2', 'u', 'p', 'POSITION_LIMIT', 'INFO', 'A', true),
+            ('u/p/LOSS_LIMIT/daily/1', 'u', 'p', 'LOSS_LIMIT', 'WARNING', NULL, false),
+            ('u/p/LOSS_LIMIT/total/1', 'u', 'p', 'LOSS_LIMIT', 'WARNING', NULL, false),
+            ('u/p/LOSS_LIMIT/total/2', 'u', 'p', 'LOSS_LIMIT', 'INFO', NULL, true)
+    """
+    client.command(insert.replace("{db}", settings.clickhouse_database))
+    query = "SELECT alert_id, severity, symbol FROM {db}.open_alerts ORDER BY alert_id"
+    assert ask(client, settings, query) == [
+        ("u/p/LOSS_LIMIT/daily/1", "WARNING", None),
+        ("u/p/POSITION_LIMIT/A/B/10", "CRITICAL", "A/B"),
+    ]
+
+
+def test_every_view_has_the_columns_it_promises(client: Client, settings: Settings) -> None:
+    rows = ask(client, settings, "SELECT name FROM system.tables WHERE database = '{db}' AND engine = 'View'")
+    assert {name for (name,) in rows} == set(VIEWS)
+    columns = ask(
+        client,
+        settings,
+        "SELECT name FROM system.columns WHERE database = '{db}' AND table = 'positions' ORDER BY position",
+    )
+    promised = "user_id portfolio_id symbol currency quantity cost_basis average_price realized_pnl fees last_trade_at"
+    assert [name for (name,) in columns] == promised.split()

@@ -106,9 +106,7 @@ class EmbeddedKafka(processes.Server):
 
     def command(self, port: int) -> list[str]:
         """Java's command line; writes the configuration, and formats the data folder when there is none."""
-        data, config, log4j = (
-            self.folder / each for each in ("data", "server.properties", "log4j2.properties")
-        )
+        data, config, log4j = (self.folder / each for each in ("data", "server.properties", "log4j2.properties"))
         self.folder.mkdir(parents=True, exist_ok=True)
         log4j.write_text(LOG4J)
         java = [
@@ -145,7 +143,9 @@ class EmbeddedKafka(processes.Server):
 
 def answers(bootstrap_servers: str, **config: str) -> bool:
     """Whether a Kafka cluster gives its metadata within two seconds."""
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0, "reconnect.backoff.max.ms": 100, **config})
+    admin = AdminClient(
+        {"bootstrap.servers": bootstrap_servers, "log_level": 0, "reconnect.backoff.max.ms": 100, **config}
+    )
     try:
         return bool(admin.list_topics(topic="__consumer_offsets", timeout=2).brokers)
     except KafkaException:
@@ -206,7 +206,5 @@ def _resolve(context: MavenContext, coordinate: str) -> list[Artifact]:
     from jgo.parse import Endpoint
 
     (dependency,) = Endpoint.parse(coordinate).coordinates
-    roots, others = context.resolver.resolve(
-        [context.create_dependency(replace(dependency, scope="compile"))]
-    )
+    roots, others = context.resolver.resolve([context.create_dependency(replace(dependency, scope="compile"))])
     return [each.artifact for each in [*roots, *others] if each.scope in ("compile", "runtime")]

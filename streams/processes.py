@@ -119,6 +119,10 @@ class Server:
         """The program and its arguments; first whatever must be there before it runs."""
         raise NotImplementedError
 
+    def environment(self) -> dict[str, str]:
+        """Its environment: ours, unless it needs more."""
+        return dict(os.environ)
+
     def answers(self, port: int) -> bool:
         """Whether it serves now; waits two seconds at most."""
         raise NotImplementedError
@@ -173,7 +177,12 @@ class Server:
         def popen() -> subprocess.Popen[bytes]:
             with self.log.open("ab") as out:
                 return subprocess.Popen(
-                    launch, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                    launch,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    env=self.environment(),
+                    start_new_session=True,
                 )
 
         child = _starter.submit(popen).result()

@@ -16,7 +16,7 @@ from numba import njit
 
 from assetstream.models.spans import Window, load64, load_up_to_8, window
 
-KEY = (0x7465737361_01_01_01, 0x6D61657274737361)
+KEY = (0x7465737361010101, 0x6D61657274737361)
 
 # v0 … v3 and the number of bytes so far
 State = tuple[int, int, int, int, int]

@@ -51,7 +51,8 @@ LIVE = np.dtype(
         ("first_position", "<i4"),  # + 1, 0: none; the next ones by `links`
         ("cause_topic", "u1"),
         ("pending", "u1"),
-        ("pad", "u1", (6,)),
+        ("visited", "u1"),  # while a mark is being taken
+        ("pad", "u1", (5,)),
     ]
 )
 #: bits of `pending`: changed by a mark; by a fill or limits; is in the queue of those that wait

@@ -433,7 +433,7 @@ class Front:
             with contextlib.suppress(binascii.Error, UnicodeDecodeError):
                 user, _, password = base64.b64decode(credentials).decode().partition(":")
         said = (user.encode(), password.encode())
-        if not hmac.compare_digest(repr(said), repr(self._login)):
+        if not hmac.compare_digest(b"\0".join(said), b"\0".join(self._login)):
             raise Refused(
                 516,
                 "AUTHENTICATION_FAILED",

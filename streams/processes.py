@@ -15,6 +15,7 @@ import ctypes
 import fcntl
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -99,6 +100,13 @@ class PortTaken(ServerError):
         )
 
 
+class RunsElsewhere(ServerError):
+    """It runs already, on another port than the one asked for."""
+
+    def __init__(self, title: str, port: int, wanted: int) -> None:
+        super().__init__(f"{title} runs already, on port {port}, not {wanted}: run `assetstream down` first")
+
+
 class Server:
     """A server process of ours on loopback: its files under `data_dir`, and the one way to start and end it.
 
@@ -113,6 +121,7 @@ class Server:
     def __init__(self, data_dir: Path) -> None:
         self.folder = data_dir.absolute() / self.name
         self.pid_file = data_dir.absolute() / "run" / f"{self.name}.json"
+        self.started = False  # by us, not found running
         self.log = data_dir.absolute() / "log" / f"{self.name}.log"
 
     def command(self, port: int) -> list[str]:
@@ -140,10 +149,10 @@ class Server:
         else it lives on. Raises ServerError: the port is taken, it ended, or it doesn't answer.
         """
         if self.process is None:
-            if port and not is_free(port):
-                raise PortTaken(port, self.title, self.option)
+            self.check(port)
             port = port or free_port()
             self._spawn(self.command(port), port, os.getpid() if attached else 0)
+            self.started = True
         process = read(self.pid_file)
         if process is None:
             raise ServerError(f"{self.title} could not be started, see {self.log}")
@@ -153,6 +162,14 @@ class Server:
         if not self.answers(process.port):
             raise ServerError(f"{self.title} does not answer on port {process.port}, see {self.log}")
         return process
+
+    def check(self, port: int) -> None:
+        """Raise PortTaken or RunsElsewhere when `start` could not make it serve there."""
+        process = self.process
+        if process is None and port and not is_free(port):
+            raise PortTaken(port, self.title, self.option)
+        if process is not None and port not in (0, process.port):
+            raise RunsElsewhere(self.title, process.port, port)
 
     def stop(self, deadline: float = 20.0) -> bool:
         """End it, kindly and after `deadline` seconds by force; whether there was one to end.
@@ -196,10 +213,8 @@ class Server:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A loopback port that nobody listens on now, below those the kernel gives to outgoing connections."""
+    return next(port for port in iter(lambda: random.randrange(20_000, 32_000), 0) if is_free(port))
 
 
 def is_free(port: int) -> bool:

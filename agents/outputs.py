@@ -23,7 +23,7 @@ from assetstream.models.encode import (
     encode_updates,
 )
 from assetstream.models.outputs import UPDATE
-from assetstream.models.state import string_names
+from assetstream.models.state import names as names_of_state
 from assetstream.sinks import batches
 from assetstream.streams import dead_letters, topics
 from assetstream.streams.checkpoint import Output
@@ -71,18 +71,14 @@ class Publisher:
                 made.outputs.append(Output(analytics, analytics_partition, table.encode(), value))
         return made
 
-    def _publish(
-        self, made: Publication, topic: str, partition: int, keys: Iterator[bytes], encoded: Encoded
-    ) -> None:
+    def _publish(self, made: Publication, topic: str, partition: int, keys: Iterator[bytes], encoded: Encoded) -> None:
         data, ends = encoded[0].tobytes(), encoded[1].tolist()
         start, name = 0, self._topic[topic]
         for key, end in zip(keys, ends, strict=True):
             made.outputs.append(Output(name, partition, key, data[start:end]))
             start = end
 
-    def _dead_letters(
-        self, cut: PartitionCut, made: Publication, rows: dict[str, list[pa.RecordBatch]]
-    ) -> None:
+    def _dead_letters(self, cut: PartitionCut, made: Publication, rows: dict[str, list[pa.RecordBatch]]) -> None:
         for letters in cut.work.rejected:
             for key, value in dead_letters.encode(letters):
                 made.outputs.append(Output(self._topic["dead_letters"], -1, key, value))
@@ -126,9 +122,7 @@ class Publisher:
                 continue
             encoded = encode_outcomes(batch, outcomes, postings)
             users = Names(batch.data, batch.text_at[1], batch.text_len[1])
-            self._publish(
-                made, "asset_transactions", cut.partition.number, _keys(users, outcomes["message"]), encoded
-            )
+            self._publish(made, "asset_transactions", cut.partition.number, _keys(users, outcomes["message"]), encoded)
             rows.setdefault("transactions", []).append(batches.transactions(batch, outcomes))
             if len(postings):
                 rows.setdefault("ledger_entries", []).append(batches.ledger_entries(batch, postings))
@@ -137,7 +131,7 @@ class Publisher:
 def _owners(state: Any, rows: np.ndarray) -> tuple[Names, np.ndarray, np.ndarray]:
     """The partition's strings, and the numbers of user and portfolio of each row among them."""
     portfolios = state.portfolios.rows[rows["portfolio"]]
-    return string_names(state), portfolios["user"].astype(np.int32), portfolios["portfolio"].astype(np.int32)
+    return names_of_state(state), portfolios["user"].astype(np.int32), portfolios["portfolio"].astype(np.int32)
 
 
 def _keys(names: Names, index: np.ndarray) -> Iterator[bytes]:

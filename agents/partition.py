@@ -14,7 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from assetstream.models import state as states
+from assetstream.models.decode import MarkBatch
+from assetstream.models.marks import apply_marks
 from assetstream.models.records import Records
+from assetstream.models.updates import collect_updates, next_update_ms
 from assetstream.models.verdicts import Verdict
 from assetstream.streams import dead_letters, metrics, topics
 from assetstream.streams.dead_letters import Rejected
@@ -28,15 +31,11 @@ class Work:
 
     records: int = 0
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # (topic, result)
-    oldest: list[tuple[str, int]] = field(
-        default_factory=list
-    )  # (topic, Kafka timestamp ms) of each batch's first
+    oldest: list[tuple[str, int]] = field(default_factory=list)  # (topic, Kafka timestamp ms) of each batch's first
     rejected: list[Rejected] = field(default_factory=list)
     fills: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # (TradeBatch, FILL rows)
     alerts: list[np.ndarray] = field(default_factory=list)  # ALERT rows
-    outcomes: list[tuple[Any, np.ndarray, np.ndarray]] = field(
-        default_factory=list
-    )  # batch, OUTCOME, POSTING rows
+    outcomes: list[tuple[Any, np.ndarray, np.ndarray]] = field(default_factory=list)  # batch, OUTCOME, POSTING rows
     prices: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # (PriceBatch, accepted messages)
 
 
@@ -70,7 +69,7 @@ class Partition:
 
     def applied(self, topic: str) -> int:
         """Offset of the last record of `topic` in the state; −1: none."""
-        return int(self.store.state.applied.rows["offset"][self.inputs.index(topic)])
+        return states.applied(self.store.state, self.inputs.index(topic))
 
     def passed(self, topic: str, ends: int) -> None:
         """All below `ends` is in the state now, or is no record."""
@@ -86,9 +85,7 @@ class Partition:
         for value, n in enumerate(np.bincount(verdict)):
             if n:
                 work.counts[topic, Verdict(value).reason] += int(n)
-        letters = dead_letters.rejected(
-            records, verdict, details, time.time_ns() // 1000, by_symbol=topic == "prices"
-        )
+        letters = dead_letters.rejected(records, verdict, details, time.time_ns() // 1000, by_symbol=topic == "prices")
         if letters is not None:
             work.rejected.append(letters)
 
@@ -115,12 +112,10 @@ class AccountPartition(Partition):
     def __init__(self, number: int, settings: Settings) -> None:
         base = settings.base_currency.encode()
         new = lambda: states.new_account_state(base, settings.id_memory)  # noqa: E731
-        super().__init__(number, settings, Store(new, states.ACCOUNT_TABLES, states.rebuild))
+        super().__init__(number, settings, Store(new, tuple(states.PERSISTED), states.rebuild))
 
-    def take_marks(self, batch: Any) -> None:
+    def take_marks(self, batch: MarkBatch) -> None:
         """Revalue with marks and check limits, one mark after the other."""
-        from assetstream.models.marks import apply_marks
-
         with metrics.CALCULATION.labels("marks").time():
             result = apply_marks(self.store.state, batch)
         self.store.state = result.state
@@ -128,11 +123,14 @@ class AccountPartition(Partition):
             self.work.alerts.append(result.alerts)
             self.due = True
 
-    def _collect(self, now_ms: int) -> tuple[np.ndarray, np.ndarray]:
-        from assetstream.models.valuation import collect_updates
+    def update_due(self, now_ms: int) -> bool:
+        """Whether an update that only marks caused is to be published now."""
+        due = next_update_ms(self.store.state, self.settings.mark_update_ms)
+        return due is not None and due <= now_ms
 
-        rows, unpriced = collect_updates(self.store.state, now_ms, self.settings.mark_update_ms)
-        return rows, unpriced
+    def _collect(self, now_ms: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        result = collect_updates(self.store.state, now_ms, self.settings.mark_update_ms)
+        return result.updates, result.unpriced
 
 
 class PricePartition(Partition):
@@ -142,6 +140,5 @@ class PricePartition(Partition):
     changelog = topics.PRICE_CHANGELOG
 
     def __init__(self, number: int, settings: Settings) -> None:
-        super().__init__(
-            number, settings, Store(states.new_price_state, states.PRICE_TABLES, states.rebuild_prices)
-        )
+        store = Store(states.new_price_state, tuple(states.PRICE_PERSISTED), states.rebuild)
+        super().__init__(number, settings, store)

@@ -30,7 +30,6 @@ from assetstream.agents.trades import take_trades
 from assetstream.agents.transactions import take_transactions
 from assetstream.models.decode import decode_marks
 from assetstream.models.records import Records
-from assetstream.models.valuation import next_update_due
 from assetstream.streams import membership, metrics, topics
 from assetstream.streams.app import make_app, raw_topic
 from assetstream.streams.checkpoint import Checkpointer, CheckpointFailed, Committed
@@ -279,9 +278,8 @@ class Worker:
             await asyncio.sleep(MARK_TICK_S)
             now = _now_ms()
             for number in self.ready & self.accounts.keys():
-                account = self.accounts[number]
-                if next_update_due(account.store.state, self.settings.mark_update_ms) <= now:
-                    account.due = True
+                if self.accounts[number].update_due(now):
+                    self.accounts[number].due = True
                     self._wake.set()
 
     # -- checkpoints --------------------------------------------------------------------------------------------------
@@ -467,4 +465,5 @@ class Worker:
 
 
 def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    """Milliseconds of a clock that never runs backwards, whatever is done to the wall clock."""
+    return time.monotonic_ns() // 1_000_000

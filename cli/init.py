@@ -7,7 +7,7 @@ import typer
 from assetstream.sinks.clickhouse import connect
 from assetstream.sinks.migrations import migrate
 from assetstream.streams.admin import init_topics
-from assetstream.streams.settings import load
+from assetstream.streams.settings import Settings, load
 
 
 def init() -> None:
@@ -16,8 +16,15 @@ def init() -> None:
     Retention follows the settings. A topic that differs in its number of partitions, cleanup policy, kind of
     timestamp, or takes too small messages, is refused and nothing is changed.
     """
-    settings = load()
-    done = init_topics(settings)
-    done += [f"applied migration {m.version} {m.name}" for m in migrate(connect(settings), settings)]
-    for line in done or ["nothing to do: all topics and tables are there"]:
+    for line in init_all(load()) or ["nothing to do: all topics and tables are there"]:
         typer.echo(line)
+
+
+def init_all(settings: Settings) -> list[str]:
+    """Create what is missing; what was done, a line each."""
+    client = connect(settings)
+    try:
+        done = init_topics(settings)
+        return done + [f"applied migration {m.version} {m.name}" for m in migrate(client, settings)]
+    finally:
+        client.close()

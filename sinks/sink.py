@@ -45,7 +45,7 @@ class KafkaCommits:
     async def commit(self, positions: dict[int, tuple[int, str]]) -> None:
         """Raises Fenced when the assignment is over. Kafka away: tries until it is back."""
         offsets = [
-            TopicPartition(self._topic, partition, offset, metadata or None)
+            TopicPartition(self._topic, partition, offset, metadata)
             for partition, (offset, metadata) in positions.items()
         ]
         pause = 0.1
@@ -246,7 +246,7 @@ class Sink:
 
     def _positions(self) -> tuple[str, dict[int, tuple[int, str]], dict[int, int]]:
         """The log's name for tokens; (committed offset, metadata) and log start by partition."""
-        admin = AdminClient(self.settings.kafka(**{"log_level": 3}))
+        admin = AdminClient(self.settings.kafka(log_level=3))
         described = admin.describe_topics(TopicCollection([self.topic]), request_timeout=10)[self.topic].result()
         tps = [TopicPartition(self.topic, number) for number in self.assigned]
         consumer = Consumer(self.settings.kafka(**{"group.id": self.settings.group("sinks"), "log_level": 3}))

@@ -89,7 +89,7 @@ class MarkFollower:
             consumer.close()
 
     def _ends(self, partitions: list[TopicPartition]) -> dict[int, int]:
-        admin = AdminClient(self._settings.kafka(**{"log_level": 3}))
+        admin = AdminClient(self._settings.kafka(log_level=3))
         futures = admin.list_offsets(
             dict.fromkeys(partitions, OffsetSpec.latest()),
             isolation_level=IsolationLevel.READ_COMMITTED,

@@ -39,7 +39,7 @@ class Superseded(Exception):
 
 def offsets(settings: Settings, wanted: Mapping[TopicPartition, OffsetSpec], uncommitted: bool) -> dict:
     """Log offsets by (topic, partition). Raises KafkaException."""
-    admin = AdminClient(settings.kafka(**{"log_level": 3}))
+    admin = AdminClient(settings.kafka(log_level=3))
     level = IsolationLevel.READ_UNCOMMITTED if uncommitted else IsolationLevel.READ_COMMITTED
     futures = admin.list_offsets(dict(wanted), isolation_level=level, request_timeout=10)
     return {(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()}

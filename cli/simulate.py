@@ -28,7 +28,7 @@ from assetstream.streams.topics import INPUTS, MIB
 TICK_S = 0.01
 CHUNK = 1000
 REPORT_S = 0.5
-CONNECT_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 5.0
 FLUSH_TIMEOUT_S = 60.0
 
 
@@ -145,6 +145,7 @@ class _Publisher:
         try:
             known = self._producer.list_topics(timeout=CONNECT_TIMEOUT_S).topics
         except KafkaException as error:
+            self._producer.poll(0)  # the callback knows more than the timeout
             why = self._failure or error.args[0].str()
             raise SimulationFailed(
                 f"no Kafka broker at {settings.kafka_bootstrap_servers} ({why}); `assetstream up` starts one"
@@ -183,7 +184,7 @@ class _Publisher:
     def _on_error(self, error: KafkaError) -> None:
         # librdkafka reconnects by itself: only what is final, or why nothing ever answered, is of interest.
         if error.fatal() or not self.sent:
-            self._failure = error.str()
+            self._failure = self._failure or error.str()
 
     def _raise_failure(self) -> None:
         if self._failure:

@@ -321,13 +321,16 @@ class Market:
         account.version += 1
         size = POSITION_SIZE * (110 + self.below(50)) // 100
         kind = self.below(10)
-        total = "null" if kind < 3 else f'"{size // 10}.50"'
+        # A loss that wanders about its line alerts again and again: so not everyone has every loss limit.
+        daily = f'"{size // 32}"' if kind < 4 else "null"
+        weekly = f'"{size // 18}"' if 2 < kind < 6 else "null"
+        total = f'"{size // 12}.50"' if kind > 6 else "null"
         own = account.holdings[0].instrument.symbol
         value = (
             f'{{"user_id":"{account.user}","portfolio_id":"{account.portfolio}","version":{account.version},'
             f'"active":{"false" if kind == 9 else "true"},"updated_at":"{self.now()}",'
-            f'"max_position_size":"{size}","max_portfolio_value":{size * 4},"max_daily_loss":"{size // 20}",'
-            f'"max_weekly_loss":"{size // 10}","max_total_loss":{total},'
+            f'"max_position_size":"{size}","max_portfolio_value":{size * 4},"max_daily_loss":{daily},'
+            f'"max_weekly_loss":{weekly},"max_total_loss":{total},'
             f'"asset_limits":{{"{own}":"{size * 3 // 4}.25"}}}}'
         )
         return "risk_limits", account.key, value.encode()
@@ -370,11 +373,7 @@ class Mischief:
             self._absurd_price,
             self._stale_limits,
             *(self._partial(self._raw, topics[i % 4], data) for i, data in enumerate(self._garbage())),
-            *(
-                self._partial(self._wrong_key, topic, key)
-                for topic in topics
-                for key in (None, b"", b"nobody")
-            ),
+            *(self._partial(self._wrong_key, topic, key) for topic in topics for key in (None, b"", b"nobody")),
             *(self._partial(self._spoilt, topic, **fields) for topic, fields in SPOILT),
         ]
         self._first = False

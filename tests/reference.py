@@ -339,7 +339,8 @@ def parse(value: bytes | None) -> dict[str, Any]:
             raise ValueError("nested too deeply")
         message = json.loads(text, parse_float=Number, parse_int=Number, parse_constant=_no_constant)
         # Reading: an escaped lone surrogate is no text, so the message is no JSON of Unicode characters.
-        json.dumps(message, ensure_ascii=False).encode("utf-8")
+        if "\\u" in text:
+            json.dumps(message, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise Rejected("malformed", str(error)) from None
     if not isinstance(message, dict):
@@ -376,11 +377,7 @@ def read(
     if topic == "trades" and times(message["quantity"], message["price"]) >= BOUND:
         raise Rejected("out_of_range", "quantity: notional of 10^20 or more")
     # Reading: what a withdrawal takes, amount + fee, is a resulting amount that needs no state.
-    if (
-        topic == "transactions"
-        and message["type"] == "WITHDRAWAL"
-        and message["amount"] + message["fee"] >= BOUND
-    ):
+    if topic == "transactions" and message["type"] == "WITHDRAWAL" and message["amount"] + message["fee"] >= BOUND:
         raise Rejected("out_of_range", "amount: amount + fee of 10^20 or more")
     identity = message["symbol" if topic == "prices" else "user_id"]
     if key != identity.encode():
@@ -836,7 +833,7 @@ class Reference:
         cost, realized, fees = (times(x, to_base) for x in (book.cost_basis, book.realized_pnl, book.fees))
         amounts = (price, own_value, market_value, cost, realized, fees)
         differences = (own_value - book.cost_basis, market_value - cost)
-        if any(abs(amount) >= BOUND for amount in (*amounts, *differences)):
+        if max(map(abs, (*amounts, *differences))) >= BOUND:
             return None
         return Valuation(market_value, cost, realized, fees)
 
@@ -857,17 +854,24 @@ class Reference:
             portfolio.total_pnl - portfolio.day_baseline,
             portfolio.total_pnl - portfolio.week_baseline,
         )
-        if any(abs(amount) >= BOUND for amount in sums):
+        if max(map(abs, sums)) >= BOUND:
             portfolio.unpriced = sorted(positions)
             Reference._sum(portfolio, [])
 
     @staticmethod
     def _sum(portfolio: Portfolio, valuations: list[Valuation]) -> None:
-        portfolio.market_value = sum(v.market_value for v in valuations)
-        portfolio.cost_basis = sum(v.cost_basis for v in valuations)
-        portfolio.realized_pnl = sum(v.realized_pnl for v in valuations)
-        portfolio.fees = sum(v.fees for v in valuations)
-        portfolio.gross_exposure = sum(abs(v.market_value) for v in valuations)
+        market_value = cost_basis = realized_pnl = fees = gross_exposure = 0
+        for v in valuations:
+            market_value += v.market_value
+            cost_basis += v.cost_basis
+            realized_pnl += v.realized_pnl
+            fees += v.fees
+            gross_exposure += abs(v.market_value)
+        portfolio.market_value = market_value
+        portfolio.cost_basis = cost_basis
+        portfolio.realized_pnl = realized_pnl
+        portfolio.fees = fees
+        portfolio.gross_exposure = gross_exposure
 
     def _judge(self, portfolio: Portfolio, symbols: Iterable[str], at: int, source: Source) -> None:
         """Check POSITION_LIMIT of `symbols` and the portfolio's rules, and publish every change of level."""

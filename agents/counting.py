@@ -8,9 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from assetstream.agents.partition import PartitionCut
+from assetstream.models.messages import TransactionType
 from assetstream.models.outputs import AlertType, Code, Level
 from assetstream.streams import metrics
 from assetstream.streams.checkpoint import Committed
+
+_TYPES = [kind.name for kind in TransactionType]  # by code
 
 
 def count_checkpoint(cuts: Sequence[PartitionCut], committed: Committed) -> None:
@@ -41,12 +44,10 @@ def _count_alerts(rows: np.ndarray) -> None:
 
 
 def _count_outcomes(batch: object, outcomes: np.ndarray) -> None:
-    from assetstream.models.messages import TRANSACTION_TYPES
-
     types = batch.type[outcomes["message"]]  # type: ignore[attr-defined]
     for kind, n in enumerate(np.bincount(types).tolist()):
         if n:
-            metrics.TRANSACTIONS.labels(TRANSACTION_TYPES[kind]).inc(n)
+            metrics.TRANSACTIONS.labels(_TYPES[kind]).inc(n)
     for code, n in enumerate(np.bincount(outcomes["code"]).tolist()):
         if n and code != Code.NONE:
             metrics.TRANSACTION_FAILURES.labels(Code(code).name).inc(n)

@@ -19,9 +19,9 @@ from assetstream.models.encode import (
     Names,
     cause_topics,
     encode_alerts,
-    encode_outcomes,
     encode_updates,
 )
+from assetstream.models.outcomes import encode_outcomes
 from assetstream.models.outputs import UPDATE
 from assetstream.models.state import names as names_of_state
 from assetstream.sinks import batches

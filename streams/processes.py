@@ -148,20 +148,21 @@ class Server:
         port: 0 takes a free one. attached: the kernel kills it when this process ends, however that ends (Linux);
         else it lives on. Raises ServerError: the port is taken, it ended, or it doesn't answer.
         """
-        if self.process is None:
-            self.check(port)
+        self.check(port)
+        process = self.process
+        if process is None or not self._answers_at_last(process):
             port = port or free_port()
-            self._spawn(self.command(port), port, os.getpid() if attached else 0)
+            process = self._spawn(self.command(port), port, os.getpid() if attached else 0)
             self.started = True
-        process = read(self.pid_file)
-        if process is None:
-            raise ServerError(f"{self.title} could not be started, see {self.log}")
-        wait(lambda: not process.alive or self.answers(process.port), self.patience)
-        if not process.alive:
-            raise ServerError(f"{self.title} ended while starting: {self._last_words()}")
-        if not self.answers(process.port):
-            raise ServerError(f"{self.title} does not answer on port {process.port}, see {self.log}")
+            if process is None or not self._answers_at_last(process):
+                raise ServerError(f"{self.title} ended while starting: {self._last_words()}")
         return process
+
+    def _answers_at_last(self, process: Pid) -> bool:
+        """Wait until it answers; False when it ends instead. Raises ServerError when it does neither."""
+        if not wait(lambda: not process.alive or self.answers(process.port), self.patience):
+            raise ServerError(f"{self.title} does not answer on port {process.port}, see {self.log}")
+        return process.alive
 
     def check(self, port: int) -> None:
         """Raise PortTaken or RunsElsewhere when `start` could not make it serve there."""
@@ -185,7 +186,7 @@ class Server:
         self.pid_file.unlink(missing_ok=True)
         return process is not None
 
-    def _spawn(self, command: list[str], port: int, parent: int) -> None:
+    def _spawn(self, command: list[str], port: int, parent: int) -> Pid | None:
         """Run the launcher, and return when it has become the program (the pid file is there) or has failed."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.pid_file.unlink(missing_ok=True)
@@ -204,6 +205,7 @@ class Server:
 
         child = _starter.submit(popen).result()
         wait(lambda: self.pid_file.exists() or child.poll() is not None, 20)
+        return read(self.pid_file)
 
     def _last_words(self) -> str:
         """The last line of the log that says something is wrong, or just the last."""

@@ -33,9 +33,7 @@ POLL_S = 0.2
 def alerts(
     severity: Annotated[list[Severity] | None, typer.Option(help="Only these; may be repeated.")] = None,
     user: Annotated[str | None, typer.Option(help="Only of this user_id.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="The messages themselves, one JSON object a line.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The messages themselves, one JSON object a line.")] = False,
     from_beginning: Annotated[bool, typer.Option(help="All that the topic holds first.")] = False,
     limit: Annotated[int | None, typer.Option("--max", min=1, help="End after this many.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0, help="End after this long.")] = None,
@@ -69,17 +67,14 @@ def follow(settings: Settings, topic: str, from_beginning: bool, deadline: float
     count = admin.partitions().get(name)
     if count is None:
         raise TopicMismatch([f'topic {name} is missing: run "assetstream init"'])
-    partitions = [TopicPartition(name, p) for p in range(count)]
-    ends = admin.results(
-        admin.client.list_offsets(
-            {p: OffsetSpec.latest() for p in partitions}, isolation_level=IsolationLevel.READ_COMMITTED
-        )
-    )
-    for partition in partitions:
-        partition.offset = OFFSET_BEGINNING if from_beginning else ends[partition].offset
+    partitions = [(name, p) for p in range(count)]
+    if from_beginning:
+        starts = dict.fromkeys(partitions, OFFSET_BEGINNING)
+    else:
+        starts = admin.offsets(partitions, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
     consumer = Consumer(reader(settings))
     try:
-        consumer.assign(partitions)
+        consumer.assign([TopicPartition(*each, start) for each, start in starts.items()])
         typer.echo(f"following {name} at {settings.kafka_bootstrap_servers}", err=True)
         while deadline is None or time.monotonic() < deadline:
             for message in consumer.consume(500, POLL_S):

@@ -7,7 +7,7 @@ import time
 from typing import Annotated, NamedTuple
 
 import typer
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +23,16 @@ GROUPS = (("agents", INPUTS), ("sinks", (ANALYTICS,)))
 #: up to this many offsets behind, records are counted; beyond, offsets are
 COUNTED = 2_000
 PROBE_S = 30.0
+
+#: a group's coordinator is being found, or is starting: ask again
+COORDINATOR_S = 20.0
+COORDINATOR_MOVES = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError._WAIT_COORD,
+    KafkaError._TIMED_OUT,
+)
 
 
 class Lag(NamedTuple):
@@ -78,22 +88,10 @@ def lags(settings: Settings) -> list[Lag]:
 
 
 def _of_group(settings: Settings, admin: Admin, group: str, partitions: list[tuple[str, int]]) -> list[Lag]:
-    asked = ConsumerGroupTopicPartitions(group, [TopicPartition(*each) for each in partitions])
-    answer = admin.results(admin.client.list_consumer_group_offsets([asked], request_timeout=TIMEOUT_S))[
-        group
-    ]
-    committed = {(each.topic, each.partition): each.offset for each in answer.topic_partitions or []}
-
-    def offsets(spec: OffsetSpec, isolation: IsolationLevel) -> dict[tuple[str, int], int]:
-        wanted = {TopicPartition(*each): spec for each in partitions}
-        results = admin.results(
-            admin.client.list_offsets(wanted, isolation_level=isolation, request_timeout=TIMEOUT_S)
-        )
-        return {(each.topic, each.partition): result.offset for each, result in results.items()}
-
-    starts = offsets(OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)
-    stable = offsets(OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
-    ends = offsets(OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
+    committed = _committed(settings, group, partitions)
+    starts = admin.offsets(partitions, OffsetSpec.earliest())
+    stable = admin.offsets(partitions, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
+    ends = admin.offsets(partitions, OffsetSpec.latest())
     at = {each: offset if offset >= 0 else starts[each] for each, offset in committed.items()}
     readable = _readable(settings, {e: (max(at[e], starts[e]), stable[e]) for e in partitions})
     return [
@@ -102,9 +100,28 @@ def _of_group(settings: Settings, admin: Admin, group: str, partitions: list[tup
     ]
 
 
-def _readable(
-    settings: Settings, ranges: dict[tuple[str, int], tuple[int, int]]
-) -> dict[tuple[str, int], int]:
+def _committed(settings: Settings, group: str, partitions: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """The group's committed offset of each partition, negative where there is none.
+
+    Asked by a consumer that never joins: AdminClient waits in vain for the coordinator of a cluster that
+    never had a group.
+    """
+    consumer, deadline = Consumer(reader(settings, **{"group.id": group})), time.monotonic() + COORDINATOR_S
+    try:
+        while True:
+            try:
+                found = consumer.committed([TopicPartition(*each) for each in partitions], timeout=TIMEOUT_S)
+            except KafkaException as failure:
+                if failure.args[0].code() not in COORDINATOR_MOVES or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return {(each.topic, each.partition): each.offset for each in found}
+    finally:
+        consumer.close()
+
+
+def _readable(settings: Settings, ranges: dict[tuple[str, int], tuple[int, int]]) -> dict[tuple[str, int], int]:
     """Committed data records in each partition's range of offsets: counted by a reader, see COUNTED.
 
     A range that could not be looked at in time counts as long as it is.

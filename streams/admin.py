@@ -8,13 +8,14 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
     NewTopic,
+    OffsetSpec,
 )
 
 from assetstream.streams.settings import Settings
@@ -36,6 +37,15 @@ AWAY = (
     KafkaError._AUTHENTICATION,
     KafkaError.REQUEST_TIMED_OUT,
     KafkaError.BROKER_NOT_AVAILABLE,
+)
+LEADER_MOVES = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._NOENT,
 )
 
 #: partitions, and the configuration as strings, of a topic that exists
@@ -111,6 +121,29 @@ class Admin:
             for resource, config in found.items()
         }
 
+    def offsets(
+        self,
+        partitions: list[tuple[str, int]],
+        spec: OffsetSpec,
+        isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+    ) -> dict[tuple[str, int], int]:
+        """An offset of each (topic, partition): its start, its end, or its last stable offset (latest, committed).
+
+        A broker that is just taking the lead of a partition is asked again for a while.
+        """
+        wanted, deadline = {TopicPartition(*each): spec for each in partitions}, time.monotonic() + TIMEOUT_S
+        while True:
+            try:
+                found = self.results(
+                    self.client.list_offsets(wanted, isolation_level=isolation, request_timeout=TIMEOUT_S)
+                )
+            except KafkaException as failure:
+                if failure.args[0].code() not in LEADER_MOVES or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return {(each.topic, each.partition): result.offset for each, result in found.items()}
+
     def create(self, wanted: list[TopicSpec], replication_factor: int) -> None:
         """Makes topics; one that somebody else made meanwhile is no error."""
         topics = [NewTopic(s.name, s.partitions, replication_factor, config=s.config) for s in wanted]
@@ -154,6 +187,18 @@ class Admin:
             if time.monotonic() > deadline:
                 raise BrokerAway(f"{self.servers} has no leader of {', '.join(waiting)}: is a broker down?")
             time.sleep(0.1)
+
+    def wait_altered(self, wanted: list[TopicSpec]) -> None:
+        """Returns when the brokers show the configuration that was set, a moment after they accepted it."""
+        deadline = time.monotonic() + SERVED_TIMEOUT_S
+        while any(_adjustable(spec, actual) for spec, actual in self._pairs(wanted)):
+            if time.monotonic() > deadline:
+                raise BrokerAway(f"{self.servers} accepted new topic settings but does not show them")
+            time.sleep(0.1)
+
+    def _pairs(self, wanted: list[TopicSpec]) -> Iterator[tuple[TopicSpec, Actual]]:
+        actual = self.actual(wanted)
+        return ((spec, actual[spec.name]) for spec in wanted if spec.name in actual)
 
 
 def _structural(spec: TopicSpec, actual: Actual) -> Iterator[str]:
@@ -218,6 +263,7 @@ def init_topics(settings: Settings) -> list[str]:
     changes = {spec.name: _adjustable(spec, actual[spec.name]) for spec in wanted if spec.name in actual}
     admin.alter({topic: values for topic, values in changes.items() if values})
     admin.wait_served(wanted)
+    admin.wait_altered(wanted)
     return [
         *(f"created topic {spec.name} with {spec.partitions} partitions" for spec in missing),
         *(

@@ -1,0 +1,1 @@
+"""What `assetstream bench` measures, one file per part, and the peers it measures beside."""

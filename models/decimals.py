@@ -11,9 +11,8 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 import numpy as np
-from numba import njit
 
-from assetstream.models.spans import Window, load8
+from assetstream.models.spans import Window, kernel, load8
 
 SCALE = 18
 ONE = 10**SCALE
@@ -45,7 +44,7 @@ class DecimalError(ValueError):
 # ---------------------------------------------------------------------------------------- numba: text → limbs
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def multiply(x: int, y: int) -> tuple[int, int]:
     """x·y of two uint64 as 128 bits (lo, hi)."""
     xl, xh, yl, yh = x & _LOW, x >> _32, y & _LOW, y >> _32
@@ -54,14 +53,14 @@ def multiply(x: int, y: int) -> tuple[int, int]:
     return (middle << _32) | (ll & _LOW), hh + (lh >> _32) + (hl >> _32) + (middle >> _32)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def negate(lo: int, hi: int) -> tuple[int, int]:
     """−x of an int128 in two uint64 limbs."""
     lo = ~lo + _U1
     return lo, ~hi + (_U1 if lo == _U0 else _U0)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _parse_any(data, at, n):  # type: ignore[no-untyped-def]
     """parse_decimal for every text of the grammar, digit by digit."""
     end = at + n
@@ -132,7 +131,7 @@ def _parse_any(data, at, n):  # type: ignore[no-untyped-def]
     return lo, hi, OK
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def parse_decimal(data: Window, at: int, n: int) -> tuple[int, int, int]:
     """The decimal written in the `n` bytes from `at` of `data`, as limbs (lo, hi) and OK, INVALID or OUT_OF_RANGE.
 
@@ -166,7 +165,7 @@ def parse_decimal(data: Window, at: int, n: int) -> tuple[int, int, int]:
 # ---------------------------------------------------------------------------------------- numba: limbs → text
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _divide_e9(lo, hi):  # type: ignore[no-untyped-def]
     """(lo, hi) of x // 10^9, and x % 10^9: long division in base 2^32."""
     q3 = (hi >> _32) // _E9
@@ -180,7 +179,7 @@ def _divide_e9(lo, hi):  # type: ignore[no-untyped-def]
     return (q1 << _32) | q0, (q3 << _32) | q2, x - q0 * _E9
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _write_digits(buf, pos, x, n):  # type: ignore[no-untyped-def]
     """The last `n` digits of x."""
     for i in range(pos + n - 1, pos - 1, -1):
@@ -190,7 +189,7 @@ def _write_digits(buf, pos, x, n):  # type: ignore[no-untyped-def]
     return pos + n
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_digits(x):  # type: ignore[no-untyped-def]
     n = 1
     while n < 20 and x >= _POWERS[n]:
@@ -198,7 +197,7 @@ def _count_digits(x):  # type: ignore[no-untyped-def]
     return n
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def write_decimal(buf: np.ndarray, pos: int, lo: int, hi: int) -> int:
     """Write the decimal of limbs (lo, hi), uint64, at `pos` of the uint8 `buf` as ASCII; gives the position after it.
 
@@ -225,13 +224,13 @@ def write_decimal(buf: np.ndarray, pos: int, lo: int, hi: int) -> int:
     return pos
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def is_zero(lo: int, hi: int) -> bool:
     """Whether the limbs are 0."""
     return (lo | hi) == _U0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def is_positive(lo: int, hi: int) -> bool:
     """Whether the limbs are above 0."""
     return (lo | hi) != _U0 and (hi & _SIGN) == _U0

@@ -15,7 +15,6 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from assetstream.models import messages
 from assetstream.models.decimals import (
@@ -50,10 +49,8 @@ from assetstream.models.jsonscan import (
 from assetstream.models.messages import Rejection, codes, from_micros, parse, time_text, to_micros
 from assetstream.models.records import Records
 from assetstream.models.siphash import absorb, absorb_text, finish, hash_bytes, start
-from assetstream.models.spans import load8, window
+from assetstream.models.spans import inline, kernel, load8, window
 from assetstream.models.verdicts import Verdict
-
-_inline = njit(cache=True, nogil=True, inline="always")
 
 #: a time that is null
 NO_TIME = np.iinfo(np.int64).min
@@ -134,7 +131,7 @@ class PriceBatch(NamedTuple):
 
 
 class TransactionBatch(NamedTuple):
-    """Decoded `transactions`; `text_*[f]` is TRANSACTION_TEXT[f]. Codes are those of messages.TransactionType, …Status."""
+    """Decoded `transactions`; `text_*[f]` is TRANSACTION_TEXT[f]. Codes are messages.TransactionType's and …Status's."""
 
     records: Records
     data: np.ndarray  # uint8, read-only
@@ -241,7 +238,7 @@ def _rules(*rules: tuple[int, int, int, int]) -> np.ndarray:
     return np.array(rules, np.int64)
 
 
-@_inline
+@inline
 def _texts(found, rules, i, text_at, text_len):  # type: ignore[no-untyped-def]
     """Put the spans of the first len(rules) fields into column i; whether all keep their rules."""
     for f in range(len(rules)):
@@ -260,7 +257,7 @@ def _texts(found, rules, i, text_at, text_len):  # type: ignore[no-untyped-def]
     return True
 
 
-@_inline
+@inline
 def _amount(data, found, f, out, i):  # type: ignore[no-untyped-def]
     """Put the decimal of field f into out[i]; whether it is one, in range."""
     if value(found, f, KIND) != STRING and value(found, f, KIND) != NUMBER:
@@ -271,24 +268,24 @@ def _amount(data, found, f, out, i):  # type: ignore[no-untyped-def]
     return status == OK
 
 
-@_inline
+@inline
 def _above_0(data, found, f, out, i):  # type: ignore[no-untyped-def]
     return _amount(data, found, f, out, i) and is_positive(out[i, 0], out[i, 1])
 
 
-@_inline
+@inline
 def _instant(data, found, f):  # type: ignore[no-untyped-def]
     """The time of field f, −1 when it is none."""
     return parse_instant(data, value(found, f, AT), value(found, f, LENGTH)) if value(found, f, KIND) == STRING else -1
 
 
-@_inline
+@inline
 def _too_late(instant, timestamp_ms, max_skew_us):  # type: ignore[no-untyped-def]
     # instant − skew > 1000·timestamp, in a form that no timestamp can overflow
     return (instant - max_skew_us - 1) // 1000 >= timestamp_ms
 
 
-@_inline
+@inline
 def _integer(data, found, f):  # type: ignore[no-untyped-def]
     """The JSON integer of field f, and whether it is one, of at most 18 digits."""
     at = value(found, f, AT)
@@ -307,7 +304,7 @@ def _integer(data, found, f):  # type: ignore[no-untyped-def]
     return number, good
 
 
-@_inline
+@inline
 def _name(data, found, f, names):  # type: ignore[no-untyped-def]
     """The code of field f's name, −1 when it is none of them."""
     if value(found, f, KIND) != STRING:
@@ -315,7 +312,7 @@ def _name(data, found, f, names):  # type: ignore[no-untyped-def]
     return match(data, value(found, f, AT), value(found, f, AT) + value(found, f, LENGTH) + 1, names, 0)
 
 
-@_inline
+@inline
 def _same(data, at, n, other_at, other_n):  # type: ignore[no-untyped-def]
     """Whether two spans hold the same bytes; 1 or 0."""
     if n != other_n:
@@ -326,12 +323,12 @@ def _same(data, at, n, other_at, other_n):  # type: ignore[no-untyped-def]
     return np.uint8(1)
 
 
-@_inline
+@inline
 def _absorb_decimal(state, column, i):  # type: ignore[no-untyped-def]
     return absorb(absorb(state, column[i, 0]), column[i, 1])
 
 
-@_inline
+@inline
 def _absorb_texts(state, data, text_at, text_len, i):  # type: ignore[no-untyped-def]
     for f in range(len(text_at)):
         state = absorb_text(state, data, text_at[f, i], text_len[f, i])
@@ -431,7 +428,7 @@ class _TradeColumns(NamedTuple):
     body: np.ndarray
 
 
-@_inline
+@inline
 def _hash_trade(data, out, i):  # type: ignore[no-untyped-def]
     state = absorb_text(start(), data, out.text_at[1, i], out.text_len[1, i])
     out.id[i] = finish(absorb_text(state, data, out.text_at[0, i], out.text_len[0, i]))
@@ -444,14 +441,14 @@ def _hash_trade(data, out, i):  # type: ignore[no-untyped-def]
     out.body[i] = finish(state)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hash_trades(data, rows, out):  # type: ignore[no-untyped-def]
     data = window(data)
     for i in rows:
         _hash_trade(data, out, i)
 
 
-@_inline
+@inline
 def _trade(data, found, rules, sides, asset_types, timestamp_ms, max_skew_us, i, out):  # type: ignore[no-untyped-def]
     """Put what `scan` found into row i; False when the strict parser has to judge it."""
     if not _texts(found, rules, i, out.text_at, out.text_len):
@@ -479,7 +476,7 @@ def _trade(data, found, rules, sides, asset_types, timestamp_ms, max_skew_us, i,
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _trades(spans, known, found, rules, sides, asset_types, max_skew_us, out):  # type: ignore[no-untyped-def]
     """Decode all that can be decoded fast; gives how many rows are left, marked _SLOW."""
     data = window(spans.data)
@@ -553,7 +550,7 @@ class _PriceColumns(NamedTuple):
     body: np.ndarray
 
 
-@_inline
+@inline
 def _hash_price(data, out, i):  # type: ignore[no-untyped-def]
     state = _absorb_texts(start(), data, out.text_at, out.text_len, i)
     state = _absorb_decimal(state, out.price, i)
@@ -563,14 +560,14 @@ def _hash_price(data, out, i):  # type: ignore[no-untyped-def]
     out.body[i] = finish(absorb(state, np.uint64(out.as_of[i])))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hash_prices(data, rows, out):  # type: ignore[no-untyped-def]
     data = window(data)
     for i in rows:
         _hash_price(data, out, i)
 
 
-@_inline
+@inline
 def _price(data, found, rules, timestamp_ms, max_skew_us, i, out):  # type: ignore[no-untyped-def]
     """Put what `scan` found into row i; False when the strict parser has to judge it."""
     if not _texts(found, rules, i, out.text_at, out.text_len):
@@ -592,7 +589,7 @@ def _price(data, found, rules, timestamp_ms, max_skew_us, i, out):  # type: igno
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _prices(spans, known, found, rules, max_skew_us, out):  # type: ignore[no-untyped-def]
     """Decode all that can be decoded fast; gives how many rows are left, marked _SLOW."""
     data, known, found = window(spans.data), window(known), window(found)
@@ -702,7 +699,7 @@ class _TransactionColumns(NamedTuple):
     metadata: np.ndarray
 
 
-@_inline
+@inline
 def _hash_transaction(data, out, i):  # type: ignore[no-untyped-def]
     state = absorb_text(start(), data, out.text_at[1, i], out.text_len[1, i])
     state = absorb_text(state, data, out.text_at[0, i], out.text_len[0, i])
@@ -718,14 +715,14 @@ def _hash_transaction(data, out, i):  # type: ignore[no-untyped-def]
     out.body[i] = finish(_absorb_decimal(state, out.metadata, i))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hash_transactions(data, rows, out):  # type: ignore[no-untyped-def]
     data = window(data)
     for i in rows:
         _hash_transaction(data, out, i)
 
 
-@_inline
+@inline
 def _transaction(data, found, rules, types, statuses, timestamp_ms, max_skew_us, i, out):  # type: ignore[no-untyped-def]
     """Put what `scan` found into row i; False when the strict parser has to judge it."""
     if not _texts(found, rules, i, out.text_at, out.text_len):
@@ -768,7 +765,7 @@ def _transaction(data, found, rules, types, statuses, timestamp_ms, max_skew_us,
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _transactions(spans, known, found, rules, types, statuses, max_skew_us, out):  # type: ignore[no-untyped-def]
     """Decode all that can be decoded fast; gives how many rows are left, marked _SLOW."""
     data, known, found = window(spans.data), window(known), window(found)
@@ -861,7 +858,7 @@ class _LimitColumns(NamedTuple):
     has_limit: np.ndarray
 
 
-@_inline
+@inline
 def _limit(data, found, rules, timestamp_ms, max_skew_us, i, out):  # type: ignore[no-untyped-def]
     """Put what `scan` found into row i; False when the strict parser has to judge it."""
     if not _texts(found, rules, i, out.text_at, out.text_len):
@@ -888,7 +885,7 @@ def _limit(data, found, rules, timestamp_ms, max_skew_us, i, out):  # type: igno
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _limits(spans, known, found, rules, max_skew_us, out):  # type: ignore[no-untyped-def]
     """Decode all that can be decoded fast; gives how many rows are left, marked _SLOW."""
     data, known, found = window(spans.data), window(known), window(found)
@@ -976,7 +973,7 @@ class _MarkColumns(NamedTuple):
     cause_offset: np.ndarray
 
 
-@_inline
+@inline
 def _mark(data, found, rules, i, out):  # type: ignore[no-untyped-def]
     """Put what `scan` found into row i; False when it is no mark."""
     if not _texts(found, rules, i, out.text_at, out.text_len):
@@ -991,7 +988,7 @@ def _mark(data, found, rules, i, out):  # type: ignore[no-untyped-def]
     return good and also_good and out.as_of[i] >= 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _marks(spans, known, found, rules, out):  # type: ignore[no-untyped-def]
     data, known, found = window(spans.data), window(known), window(found)
     for i in range(len(spans.value_at)):

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 
-from assetstream.models.spans import Window, load8, load64, store64
+from assetstream.models.spans import Window, kernel, load8, load64, store64
 
 # what a field's value is; a field that is null or not there is ABSENT
 ABSENT, STRING, NUMBER, TRUE, FALSE = 0, 1, 2, 3, 4
@@ -64,18 +63,18 @@ def scratch(known: np.ndarray) -> np.ndarray:
 AT, LENGTH, KIND, CHARS, _AFTER = range(5)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def value(found: Window, f: int, what: int) -> int:
     """AT, LENGTH, KIND or CHARS of field f, as `scan` found it."""
     return np.int64(load64(found, 40 * f + 8 * what))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _put(found, f, what, number):  # type: ignore[no-untyped-def]
     store64(found, 40 * f + 8 * what, number)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _space(data, p, end):  # type: ignore[no-untyped-def]
     """The position of the next character that is no white space."""
     while p < end:
@@ -86,7 +85,7 @@ def _space(data, p, end):  # type: ignore[no-untyped-def]
     return p
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _is(data, p, known, f):  # type: ignore[no-untyped-def]
     """Whether name f is at p; the caller has checked that 32 bytes can be read there."""
     row = 72 * f
@@ -96,7 +95,7 @@ def _is(data, p, known, f):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def match(data: Window, p: int, end: int, known: Window, likely: int) -> int:
     """The number of the name that is, with its closing quote, at p, or −1; `likely` is tried first."""
     count = known[1] // 72
@@ -119,7 +118,7 @@ def match(data: Window, p: int, end: int, known: Window, likely: int) -> int:
     return -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _string(data, p, end):  # type: ignore[no-untyped-def]
     """The position of the closing quote of the string whose inside starts at p (−1: not understood), its classes."""
     chars = np.uint8(IDS | SYMBOLS | TEXTS)
@@ -134,14 +133,14 @@ def _string(data, p, end):  # type: ignore[no-untyped-def]
     return p, chars
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _digits(data, p, end):  # type: ignore[no-untyped-def]
     while p < end and 48 <= load8(data, p) <= 57:
         p += 1
     return p
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _number(data, p, end):  # type: ignore[no-untyped-def]
     """The position after the JSON number at p, or −1 when it is none."""
     if p < end and load8(data, p) == 45:
@@ -166,13 +165,13 @@ def _number(data, p, end):  # type: ignore[no-untyped-def]
     return p
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _literal(data, p, end, a, b, c):  # type: ignore[no-untyped-def]
     """Whether the three characters after p are a, b, c."""
     return p + 4 <= end and load8(data, p + 1) == a and load8(data, p + 2) == b and load8(data, p + 3) == c
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def scan(data: Window, at: int, n: int, known: Window, found: Window) -> bool:
     """Find the known fields of the JSON object in the `n` bytes from `at`; False when it was not understood.
 
@@ -255,7 +254,7 @@ def scan(data: Window, at: int, n: int, known: Window, found: Window) -> bool:
             return False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def deeper_than(data: np.ndarray, limit: int) -> bool:
     """Whether brackets nest deeper than `limit` in a JSON text (uint8), without recursion. Strings don't count."""
     depth = 0
@@ -280,7 +279,7 @@ def deeper_than(data: np.ndarray, limit: int) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _two(data, p):  # type: ignore[no-untyped-def]
     """The number of the two digits at p, or −10,000 when they are none."""
     a = np.int64(load8(data, p)) - 48
@@ -290,7 +289,7 @@ def _two(data, p):  # type: ignore[no-untyped-def]
     return 10 * a + b
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _month_days(year, month):  # type: ignore[no-untyped-def]
     if month == 2:
         return 29 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 28
@@ -301,7 +300,7 @@ def _month_days(year, month):  # type: ignore[no-untyped-def]
 _END_OF_TIME = 10_413_792_000_000_000
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def parse_instant(data: Window, at: int, n: int) -> int:
     """Microseconds UTC of the RFC 3339 time in the `n` bytes from `at`; −1 when it is none of 1970 – 2299.
 

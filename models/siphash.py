@@ -12,9 +12,8 @@ Algorithm: Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012; 128 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from assetstream.models.spans import Window, load64, load_up_to_8, window
+from assetstream.models.spans import Window, kernel, load64, load_up_to_8, window
 
 KEY = (0x7465737361010101, 0x6D61657274737361)
 
@@ -27,12 +26,12 @@ _V2 = np.uint64(KEY[0] ^ 0x6C7967656E657261)
 _V3 = np.uint64(KEY[1] ^ 0x7465646279746573)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _rotate(x, n):  # type: ignore[no-untyped-def]
     return (x << np.uint64(n)) | (x >> np.uint64(64 - n))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _round(v0, v1, v2, v3):  # type: ignore[no-untyped-def]
     v0 += v1
     v2 += v3
@@ -47,27 +46,27 @@ def _round(v0, v1, v2, v3):  # type: ignore[no-untyped-def]
     return v0, v1, v2, v3
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def start() -> State:
     """The state of a hash of nothing yet."""
     return _V0, _V1, _V2, _V3, np.uint64(0)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _block(state, word):  # type: ignore[no-untyped-def]
     v0, v1, v2, v3, n = state
     v0, v1, v2, v3 = _round(v0, v1, v2, v3 ^ word)
     return v0 ^ word, v1, v2, v3, n
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def absorb(state: State, word: int) -> State:
     """The state after one more word, a uint64 (cast others yourself: `np.uint64(x)`)."""
     v0, v1, v2, v3, n = _block(state, word)
     return v0, v1, v2, v3, n + np.uint64(8)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def absorb_text(state: State, data: Window, at: int, n: int) -> State:
     """The state after one more string: 16 bits of n + 1 (0: null, n < 0), its bytes, zeros up to a whole word.
 
@@ -86,7 +85,7 @@ def absorb_text(state: State, data: Window, at: int, n: int) -> State:
     return state
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _finish(state, tail):  # type: ignore[no-untyped-def]
     n = state[4]
     v0, v1, v2, v3, n = _block(state, (n << np.uint64(56)) | tail)
@@ -100,13 +99,13 @@ def _finish(state, tail):  # type: ignore[no-untyped-def]
     return lo, v0 ^ v1 ^ v2 ^ v3
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def finish(state: State) -> tuple[int, int]:
     """The hash (lo, hi), two uint64, of the words absorbed."""
     return _finish(state, np.uint64(0))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def hash_span(data: Window, at: int, n: int) -> tuple[int, int]:
     """SipHash-1-3-128 (lo, hi) of the `n` bytes from `at`, under KEY."""
     v0, v1, v2, v3, _ = start()
@@ -118,7 +117,7 @@ def hash_span(data: Window, at: int, n: int) -> tuple[int, int]:
     return _finish(state, load_up_to_8(data, at + done, n - done))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def hash_bytes(data: np.ndarray) -> tuple[int, int]:
     """`hash_span` of a whole uint8 array."""
     return hash_span(window(data), 0, len(data))

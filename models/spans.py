@@ -12,11 +12,16 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+#: decorator of functions that make no arrays: numba's reference counting stays off
+kernel = njit(cache=True, nogil=True, _nrt=False)
+#: the same for small steps, which LLVM inlines into their callers
+inline = njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+
 #: (address, size in bytes)
 Window = tuple[int, int]
 
 
-@njit(cache=True, nogil=True)
+@inline
 def window(array: np.ndarray) -> Window:
     """The window of all of a contiguous array. It doesn't keep the array alive."""
     return array.ctypes.data, array.size * array.itemsize
@@ -55,7 +60,7 @@ def store64(typingctx, window, at, value):  # type: ignore[no-untyped-def]
     return types.void(window, types.int64, types.int64), codegen
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def load_up_to_8(data: Window, at: int, n: int) -> int:
     """The `n` (0 … 8) bytes from `at` as a uint64, little-endian, zeros above; never reads beyond the window."""
     if n <= 0:

@@ -20,8 +20,9 @@ from assetstream.streams.settings import Settings, load
 EXACT = {
     "output_format_json_quote_64bit_integers": 1,
     "output_format_json_quote_decimals": 1,
-    "output_format_json_named_tuples_as_objects": 1,
 }
+#: columns of a terminal that isn't one: what reads a pipe wants whole values
+UNBOUNDED = 100_000
 OWN_FORMAT = re.compile(r"\bFORMAT\s+\w+\s*$", re.IGNORECASE)
 NUMBER = re.compile(r"^(Nullable\()?(U?Int|Float|Decimal)")
 
@@ -44,7 +45,7 @@ def sql(
         answer = ask(load(), query, "JSONCompactEachRowWithNamesAndTypes")
         lines = [json.loads(line) for line in answer.splitlines()]
         if lines:
-            Console(soft_wrap=not sys.stdout.isatty()).print(table(*lines))
+            Console(width=None if sys.stdout.isatty() else UNBOUNDED).print(table(*lines))
     sys.stdout.flush()
 
 

@@ -112,6 +112,15 @@ def text(names: Names, index: np.ndarray | None = None) -> pa.Array:
     return texts(names.data, names.at[np.newaxis], names.len[np.newaxis], index)[0]
 
 
+def strings(values: Sequence[str | None]) -> pa.Array:
+    """Utf8 array of Python strings. (`pa.array` would import pandas, where there is one, in the middle of the work.)"""
+    parts = [None if value is None else value.encode() for value in values]
+    sizes = np.array([-1 if part is None else len(part) for part in parts], np.int32)
+    ends = np.cumsum(np.maximum(sizes, 0), dtype=np.int64)
+    data = np.frombuffer(b"".join(part for part in parts if part), np.uint8)
+    return text(Names(data, ends - np.maximum(sizes, 0), sizes))
+
+
 def constant(value: str, n: int) -> pa.Array:
     """Utf8 array of n times the same text."""
     size = len(raw := value.encode())
@@ -137,7 +146,9 @@ def times(us: np.ndarray) -> pa.Array:
 
 def integers(values: np.ndarray, dtype: type[np.integer]) -> pa.Array:
     """int32 or int64 array over numbers of any integer type."""
-    return pa.array(np.ascontiguousarray(values, dtype))
+    values = np.ascontiguousarray(values, dtype)
+    kind = pa.int32() if values.itemsize == 4 else pa.int64()
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
 
 
 def flags(values: np.ndarray) -> pa.Array:
@@ -224,7 +235,7 @@ def portfolio_updates(
     starts = ends - counts
     # where each row's symbols lie in `unpriced`, one after another
     which = np.arange(int(counts.sum())) + np.repeat(rows["unpriced_at"] - starts, counts)
-    lists = pa.ListArray.from_arrays(np.append(np.int32(0), ends), text(names, unpriced[which]))
+    lists = pa.ListArray.from_arrays(integers(np.append(0, ends), np.int32), text(names, unpriced[which]))
     amounts = (
         "market_value",
         "cost_basis",
@@ -414,12 +425,12 @@ def dead_letters(
     source = _record_source(records, np.asarray(message, np.int64))
     return _batch(
         "dead_letters",
-        pa.array([f"{records.topic}-{records.partition}-{records.offset[i]}" for i in message], pa.utf8()),
+        strings([f"{records.topic}-{records.partition}-{records.offset[i]}" for i in message]),
         *source,
-        pa.array([encoded(records.key(i)) for i in message], pa.utf8()),
-        pa.array([encoded(records.value(i)) for i in message], pa.utf8()),
-        pa.array([Verdict(int(v)).reason for v in verdict], pa.utf8()),
-        pa.array(list(detail), pa.utf8()),
+        strings([encoded(records.key(i)) for i in message]),
+        strings([encoded(records.value(i)) for i in message]),
+        strings([Verdict(int(v)).reason for v in verdict]),
+        strings(detail),
         times(rejected_at),
         *source,
     )

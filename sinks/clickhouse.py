@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from urllib.parse import urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import Error
+from clickhouse_connect.driver.exceptions import Error, ProgrammingError
 
 from assetstream.streams.settings import Settings
 
@@ -33,6 +35,14 @@ TRANSIENT_CODES = frozenset(
     }
 )
 LOGIN_CODES = frozenset({192, 193, 194, 516})
+UNKNOWN_DATABASE = 81
+
+#: what the driver and ClickHouse wrap an error's text in
+_WRAPPING = re.compile(r"^.*?\bDB::Exception: |\s*\(version [^()]*(\([^()]*\))?[^()]*\)|\s*\(for url [^()]*\)")
+_CAUSE = re.compile(r"\[(Errno \d+|SSL[^\]]*)\] [^\"')(]+|timed out")
+
+# it also logs what it raises
+logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
 
 
 class ClickHouseError(RuntimeError):
@@ -54,12 +64,15 @@ class ClickHouseRefused(ClickHouseError):
 def translate(error: Exception, url: str) -> ClickHouseError:
     """The driver's error as one of ours, in one line that says what to do."""
     code = getattr(error, "code", None)
-    text = " ".join(str(error).split())
+    text = _WRAPPING.sub("", " ".join(str(error).split()))
     if code in LOGIN_CODES:
         return ClickHouseRefused(url, f"ClickHouse at {url} refuses the user or password: {text}", code)
-    if code is not None and code not in TRANSIENT_CODES:
+    if code == UNKNOWN_DATABASE:
+        return ClickHouseRefused(url, f"ClickHouse refuses: {text}: run `assetstream init`", code)
+    if code not in TRANSIENT_CODES and (code is not None or isinstance(error, ProgrammingError)):
         return ClickHouseRefused(url, f"ClickHouse refuses: {text}", code)
-    return ClickHouseAway(url, f"ClickHouse at {url} does not answer: {text}", code)
+    cause = _CAUSE.search(text)
+    return ClickHouseAway(url, f"ClickHouse at {url} does not answer: {cause[0].strip() if cause else text}", code)
 
 
 def connect(settings: Settings) -> Client:

@@ -795,7 +795,8 @@ class Reference:
             second = self._direct_rate("USD", want, used)
             if first is not None and second is not None:
                 rate = times(first, second)
-        return rate
+        # Reading: a rate that reaches 10^20 is none, like any other amount that does.
+        return rate if rate is None or rate < BOUND else None
 
     def _direct_rate(self, have: str, want: str, used: list[str]) -> int | None:
         if have == want:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact
 
 import numpy as np
 
@@ -238,7 +238,13 @@ def is_positive(lo: int, hi: int) -> bool:
 
 # ----------------------------------------------------------------------------------------------------- Python
 
-_GRAMMAR = re.compile(r"([+-]?)(?:([0-9]+)(?:\.([0-9]*))?|\.([0-9]+))(?:[eE]([+-]?[0-9]{1,4}))?")
+_GRAMMAR = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
+_EXACT = Context(prec=200, traps=[Inexact])
+
+
+def is_decimal(text: str) -> bool:
+    """Whether the text is of the grammar, in range or not."""
+    return len(text) <= 64 and _GRAMMAR.fullmatch(text) is not None
 
 
 def to_units(value: Decimal | str | int) -> int:
@@ -246,37 +252,20 @@ def to_units(value: Decimal | str | int) -> int:
 
     Raises DecimalError: no decimal, more than 18 decimals, or a magnitude of 10^20 and more.
     """
-    if isinstance(value, Decimal):
-        if not value.is_finite():
-            raise DecimalError("not a decimal", out_of_range=False)
-        sign, digits, exponent = value.as_tuple()
-        return _scaled("-" if sign else "", "".join(map(str, digits)), int(exponent))
-    if isinstance(value, int) and not isinstance(value, bool):
-        # judged by size first: Python refuses to write integers of more than 4,300 digits
-        if abs(value) >= 10**20:
-            raise DecimalError("is 10^20 or more", out_of_range=True)
-        return value * ONE
-    if not isinstance(value, str):
-        raise DecimalError(f"a {type(value).__name__} is not exact", out_of_range=False)
-    found = _GRAMMAR.fullmatch(value) if len(value) <= 64 else None
-    if found is None:
-        raise DecimalError("not a decimal", out_of_range=False)
-    sign, whole, fraction, bare, power = found.groups()
-    fraction = fraction or bare or ""
-    return _scaled(sign, (whole or "") + fraction, int(power or 0) - len(fraction))
-
-
-def _scaled(sign: str, digits: str, exponent: int) -> int:
-    """Units of sign·digits·10^exponent, judged before any power of ten is taken."""
-    significant = digits.strip("0")
-    if not significant:
-        return 0
-    exponent += len(digits) - len(digits.rstrip("0"))
-    if exponent < -SCALE:
-        raise DecimalError("has more than 18 decimals", out_of_range=True)
-    if len(significant) + exponent > 20:
+    if (isinstance(value, str) and is_decimal(value)) or (isinstance(value, int) and not isinstance(value, bool)):
+        value = Decimal(value)
+    if not isinstance(value, Decimal) or not value.is_finite():
+        raise DecimalError("not an exact decimal", out_of_range=False)
+    # judged by its size first: no power of ten is taken of what an exponent may promise
+    if value and value.adjusted() >= 20:
         raise DecimalError("is 10^20 or more", out_of_range=True)
-    return int(sign + significant) * 10 ** (exponent + SCALE)
+    try:
+        scaled = value.scaleb(SCALE, _EXACT)
+    except Inexact:
+        scaled = Decimal("NaN")
+    if scaled != scaled.to_integral_value():
+        raise DecimalError("has more than 18 decimals", out_of_range=True)
+    return int(scaled)
 
 
 def from_units(units: int) -> str:

@@ -47,7 +47,7 @@ from assetstream.models.jsonscan import (
     value,
 )
 from assetstream.models.messages import Rejection, codes, from_micros, parse, time_text, to_micros
-from assetstream.models.records import Records
+from assetstream.models.records import Records, records_of
 from assetstream.models.siphash import absorb, absorb_text, finish, hash_bytes, start
 from assetstream.models.spans import inline, kernel, load8, window
 from assetstream.models.verdicts import Verdict
@@ -131,7 +131,7 @@ class PriceBatch(NamedTuple):
 
 
 class TransactionBatch(NamedTuple):
-    """Decoded `transactions`; `text_*[f]` is TRANSACTION_TEXT[f]. Codes are messages.TransactionType's and …Status's."""
+    """Decoded `transactions`; `text_*[f]` is TRANSACTION_TEXT[f], codes are those of messages.Transaction…."""
 
     records: Records
     data: np.ndarray  # uint8, read-only
@@ -1023,3 +1023,31 @@ def encode_mark(symbol: str, price: int, currency: str, as_of: int, cause_partit
         f'"as_of":"{time_text(from_micros(as_of))}",'
         f'"cause_partition":{cause_partition},"cause_offset":{cause_offset}}}'
     ).encode()
+
+
+# ------------------------------------------------------------------------------------------------------------ warm-up
+
+
+_SAMPLES: dict[str, tuple[Callable[[Records, int], Any], str]] = {
+    "trades": (
+        decode_trades,
+        '"trade_id":"a","user_id":"a","portfolio_id":"a","wallet_id":"a","symbol":"a","currency":"a","side":"BUY",'
+        '"quantity":1,"price":1,"executed_at":"1970-01-01T00:00:00Z"',
+    ),
+    "prices": (decode_prices, '"symbol":"a","price":1,"currency":"a","as_of":"1970-01-01T00:00:00Z"'),
+    "transactions": (
+        decode_transactions,
+        '"transaction_id":"a","user_id":"a","wallet_id":"a","type":"FEE","status":"COMPLETED","asset":"a","amount":1,'
+        '"occurred_at":"1970-01-01T00:00:00Z","metadata":{"a":"b"}',
+    ),
+    "risk_limits": (decode_limits, '"user_id":"a","portfolio_id":"a","version":1,"updated_at":"1970-01-01T00:00:00Z"'),
+}
+
+
+def compile_kernels() -> None:
+    """Have numba compile (or load from its cache) all that decoding needs: no first batch should wait for it."""
+    for kind, (decoder, message) in _SAMPLES.items():
+        # the second, with a nested value in it, goes by way of the strict parser
+        values = [(b"a", text.encode()) for text in (f"{{{message}}}", f'{{{message},"x":[]}}')]
+        decoder(records_of(kind, 0, values), 0)
+    decode_marks(records_of("marks", 0, [(b"a", encode_mark("a", 1, "b", 0, 0, 0))]))

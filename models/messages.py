@@ -32,7 +32,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from assetstream.models.decimals import DecimalError, from_units, to_units
+from assetstream.models.decimals import DecimalError, from_units, is_decimal, to_units
 from assetstream.models.jsonscan import deeper_than
 from assetstream.models.verdicts import Verdict
 
@@ -209,13 +209,8 @@ def _decimal(value: Any) -> Decimal:
         value = str(value)
     elif isinstance(value, int) and not isinstance(value, bool):
         return Decimal(value)
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not is_decimal(value):
         raise _invalid("is no exact decimal")
-    try:
-        to_units(value)
-    except DecimalError as error:
-        if not error.out_of_range:
-            raise _invalid("is no decimal") from None
     return Decimal(value)
 
 

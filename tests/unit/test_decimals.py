@@ -5,6 +5,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numba import njit
+
 from assetstream.models.decimals import (
     INVALID,
     LIMIT,
@@ -27,9 +31,6 @@ from assetstream.models.decimals import (
     write_decimal,
 )
 from assetstream.models.spans import window
-from hypothesis import given
-from hypothesis import strategies as st
-from numba import njit
 
 E18 = 10**18
 
@@ -109,7 +110,8 @@ BAD = [
     "0" * 65, "1." + "0" * 63,
 ]  # fmt: skip
 TOO_MUCH = [
-    "100000000000000000000", "-100000000000000000000", "1e20", "1e9999", "-1E+9999", "99999999999999999999.9999999999999999999",
+    "100000000000000000000", "-100000000000000000000", "1e20", "1e9999", "-1E+9999",
+    "99999999999999999999.9999999999999999999",
     "0.0000000000000000001", "1e-19", "1e-9999", "1.0000000000000000001", "0.1e-18", "123456789012345678901",
     "1" * 64, "10000000000000000000000000000000000000000", "1" + "0" * 39 + "." + "0" * 20 + "1",
 ]  # fmt: skip

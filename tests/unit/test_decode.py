@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from assetstream.models import decode
 from assetstream.models.decimals import texts_of
 from assetstream.models.decode import (
@@ -13,6 +14,7 @@ from assetstream.models.decode import (
     NO_TIME,
     TRADE_TEXT,
     TRANSACTION_TEXT,
+    compile_kernels,
     decode_limits,
     decode_marks,
     decode_prices,
@@ -24,7 +26,6 @@ from assetstream.models.messages import Mark, from_micros
 from assetstream.models.records import Records, records_of
 from assetstream.models.siphash import KEY
 from assetstream.models.verdicts import Verdict
-
 from tests.unit.test_decode_siphash import canonical, plain_siphash
 
 NOW_MS = 1_741_000_000_000  # 2025-03-03T11:06:40Z
@@ -68,7 +69,7 @@ def texts(batch: Any, i: int) -> list[str | None]:
     return [None if n < 0 else batch.data[at : at + n].tobytes().decode() for at, n in spans]
 
 
-@pytest.fixture()
+@pytest.fixture
 def fast_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The strict parser must not be asked."""
 
@@ -425,6 +426,31 @@ def test_time_is_judged_by_each_records_own_timestamp() -> None:
     stamped = records_of("trades", 0, values, timestamp_ms=[NOW_MS, NOW_MS - 1, -(2**63)])
     assert decode_trades(stamped, 0).verdict.tolist() == [0, 11, 11]
     assert decode_trades(stamped, 1000).verdict.tolist() == [0, 0, 11]
+
+
+def test_all_is_compiled_beforehand() -> None:
+    compile_kernels()
+    kernels = [getattr(decode, name) for name in vars(decode) if name in KERNELS]
+    assert len(kernels) == len(KERNELS)
+    before = [len(kernel.signatures) for kernel in kernels]
+    assert before == [1] * len(KERNELS)  # more would be the same kernel for arrays of another layout
+    test_the_worst_stops_nothing()
+    test_bodies_of_transactions()
+    test_limits()
+    test_marks()
+    assert [len(kernel.signatures) for kernel in kernels] == before
+
+
+KERNELS = (
+    "_trades",
+    "_hash_trades",
+    "_prices",
+    "_hash_prices",
+    "_transactions",
+    "_hash_transactions",
+    "_limits",
+    "_marks",
+)
 
 
 def test_no_records() -> None:

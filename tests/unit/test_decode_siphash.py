@@ -5,10 +5,10 @@ import struct
 
 import numpy as np
 import pytest
-from assetstream.models import siphash
+from numba import njit
+
 from assetstream.models.siphash import KEY, absorb, absorb_text, finish, hash_bytes, start
 from assetstream.models.spans import window
-from numba import njit
 
 MASK = (1 << 64) - 1
 

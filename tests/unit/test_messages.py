@@ -7,6 +7,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+
 from assetstream.models import messages
 from assetstream.models.messages import (
     INPUTS,
@@ -25,7 +27,6 @@ from assetstream.models.messages import (
     to_micros,
 )
 from assetstream.models.verdicts import Verdict
-from pydantic import ValidationError
 
 NOW_MS = 1_741_000_000_000  # 2025-03-03T11:06:40Z
 HOUR = 3_600_000_000
@@ -162,7 +163,8 @@ def test_a_repeated_key_counts_last() -> None:
 
 
 IDS = {
-    INVALID: ["", "a" * 65, "a b", "a/b", "O'Brien", 'a"b', "a\n", "\n", "x'; DROP TABLE fills; --", "ä", "a\x00", 5, True, ["a"], {}],
+    INVALID: ["", "a" * 65, "a b", "a/b", "O'Brien", 'a"b', "a\n", "\n",
+              "x'; DROP TABLE fills; --", "ä", "a\x00", 5, True, ["a"], {}],
     Verdict.APPLIED: ["a", "A" * 64, "aZ09._:-", "null"],
 }  # fmt: skip
 
@@ -397,7 +399,7 @@ def test_details_stay_short() -> None:
         {**TRADE, "user_id": long},
         {**TRADE, "user_id": "\x00" * 1000},
         {**TRADE, "executed_at": long},
-        {name: long for name in TRADE},
+        dict.fromkeys(TRADE, long),
     ):
         text = detail("trades", value)
         assert len(text) <= 500
@@ -431,7 +433,7 @@ def test_models_in_python_keep_the_same_rules() -> None:
         {"quantity": 1.5},
         {"quantity": Decimal("1e20")},
         {"quantity": Decimal("NaN")},
-        {"executed_at": datetime(2025, 3, 3)},  # noqa: DTZ001
+        {"executed_at": datetime(2025, 3, 3)},
         {"user_id": "a b"},
     ):
         with pytest.raises(ValidationError):

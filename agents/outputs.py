@@ -6,24 +6,17 @@ change once written (interned strings, whose portfolio is whose).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from assetstream.agents.partition import PartitionCut
-from assetstream.models.encode import (
-    Encoded,
-    Names,
-    cause_topics,
-    encode_alerts,
-    encode_updates,
-)
+from assetstream.models.encode import Encoded, Names, cause_topics, encode_alerts, encode_updates
+from assetstream.models.interning import MAX_BYTES
 from assetstream.models.outcomes import encode_outcomes
-from assetstream.models.outputs import UPDATE
-from assetstream.models.state import names as names_of_state
+from assetstream.models.outputs import concatenated
 from assetstream.sinks import batches
 from assetstream.streams import dead_letters, topics
 from assetstream.streams.checkpoint import Output
@@ -53,11 +46,12 @@ class Publisher:
         rows: dict[str, list[pa.RecordBatch]] = {}
         for cut in cuts:
             self._dead_letters(cut, made, rows)
-            self._alerts(cut, made, rows)
-            self._updates(cut, made, rows)
+        self._alerts([cut for cut in cuts if cut.work.alerts], made, rows)
+        self._updates([cut for cut in cuts if cut.updates is not None and len(cut.updates)], made, rows)
+        if parts := [part for cut in cuts for part in cut.work.fills]:
+            rows["fills"] = [batches.fills(*batches.joined(parts))]
+        for cut in cuts:
             self._outcomes(cut, made, rows)
-            for batch, fills in cut.work.fills:
-                rows.setdefault("fills", []).append(batches.fills(batch, fills))
             for batch, message in cut.work.prices:
                 rows.setdefault("prices", []).append(batches.prices(batch, message))
             changelog = self._topic[cut.partition.changelog]
@@ -71,10 +65,12 @@ class Publisher:
                 made.outputs.append(Output(analytics, analytics_partition, table.encode(), value))
         return made
 
-    def _publish(self, made: Publication, topic: str, partition: int, keys: Iterator[bytes], encoded: Encoded) -> None:
+    def _publish(
+        self, made: Publication, topic: str, partitions: list[int], keys: Iterable[bytes], encoded: Encoded
+    ) -> None:
         data, ends = encoded[0].tobytes(), encoded[1].tolist()
         start, name = 0, self._topic[topic]
-        for key, end in zip(keys, ends, strict=True):
+        for partition, key, end in zip(partitions, keys, ends, strict=True):
             made.outputs.append(Output(name, partition, key, data[start:end]))
             start = end
 
@@ -92,51 +88,86 @@ class Publisher:
                 )
             )
 
-    def _alerts(self, cut: PartitionCut, made: Publication, rows: dict[str, list[pa.RecordBatch]]) -> None:
-        if not cut.work.alerts:
+    def _alerts(self, cuts: Sequence[PartitionCut], made: Publication, rows: dict[str, list[pa.RecordBatch]]) -> None:
+        if not cuts:
             return
-        alerts = np.concatenate(cut.work.alerts)
-        names, user, portfolio = _owners(cut.state, alerts)
-        encoded = encode_alerts(alerts, names, user, portfolio, self._causes, self._settings.base_currency)
-        self._publish(made, "risk_alerts", cut.partition.number, _keys(names, user), encoded)
-        rows.setdefault("risk_alerts", []).append(
-            batches.risk_alerts(alerts, encoded, names, user, portfolio, self._causes)
-        )
+        each = [concatenated(cut.work.alerts) for cut in cuts]
+        alerts, n = concatenated(each), sum(map(len, each))
+        texts = _Texts()
+        users, portfolios = _owners(texts, cuts, each)
+        has_symbol = alerts["symbol"] >= 0
+        symbols = [part["symbol"][part["symbol"] >= 0] for part in each]
+        alerts["symbol"][has_symbol] = texts.add(cuts, symbols)
+        names, base = texts.names(), self._settings.base_currency
+        encoded = encode_alerts(alerts, names, users, portfolios, self._causes, base)
+        self._publish(made, "risk_alerts", _numbers(cuts, each), texts.first(n), encoded)
+        rows["risk_alerts"] = [batches.risk_alerts(alerts, encoded, names, users, portfolios, self._causes)]
 
-    def _updates(self, cut: PartitionCut, made: Publication, rows: dict[str, list[pa.RecordBatch]]) -> None:
-        updates, unpriced = cut.updates, cut.unpriced
-        if updates is None or unpriced is None or len(updates) == 0:
+    def _updates(self, cuts: Sequence[PartitionCut], made: Publication, rows: dict[str, list[pa.RecordBatch]]) -> None:
+        if not cuts:
             return
-        assert updates.dtype == UPDATE
-        names, user, portfolio = _owners(cut.state, updates)
-        base = self._settings.base_currency
-        encoded = encode_updates(updates, unpriced, names, user, portfolio, base)
-        self._publish(made, "portfolio_updates", cut.partition.number, _keys(names, user), encoded)
-        rows.setdefault("portfolio_updates", []).append(
-            batches.portfolio_updates(updates, unpriced, names, user, portfolio, self._causes, base)
-        )
+        each = [cut.updates for cut in cuts]
+        updates, n = concatenated(each), sum(map(len, each))
+        texts = _Texts()
+        users, portfolios = _owners(texts, cuts, each)
+        unpriced = texts.add(cuts, [cut.unpriced for cut in cuts])
+        before = np.cumsum([0, *(len(cut.unpriced) for cut in cuts[:-1])])
+        updates["unpriced_at"] += np.repeat(before, [len(part) for part in each]).astype(np.int32)
+        names, base = texts.names(), self._settings.base_currency
+        encoded = encode_updates(updates, unpriced, names, users, portfolios, base)
+        self._publish(made, "portfolio_updates", _numbers(cuts, each), texts.first(n), encoded)
+        rows["portfolio_updates"] = [
+            batches.portfolio_updates(updates, unpriced, names, users, portfolios, self._causes, base)
+        ]
 
     def _outcomes(self, cut: PartitionCut, made: Publication, rows: dict[str, list[pa.RecordBatch]]) -> None:
         for batch, outcomes, postings in cut.work.outcomes:
             if len(outcomes) == 0:
                 continue
             encoded = encode_outcomes(batch, outcomes, postings)
-            users = Names(batch.data, batch.text_at[1], batch.text_len[1])
-            self._publish(made, "asset_transactions", cut.partition.number, _keys(users, outcomes["message"]), encoded)
+            keys = (batch.records.key(i) or b"" for i in outcomes["message"].tolist())  # the key is the user_id
+            self._publish(made, "asset_transactions", [cut.partition.number] * len(outcomes), keys, encoded)
             rows.setdefault("transactions", []).append(batches.transactions(batch, outcomes))
             if len(postings):
                 rows.setdefault("ledger_entries", []).append(batches.ledger_entries(batch, postings))
 
 
-def _owners(state: Any, rows: np.ndarray) -> tuple[Names, np.ndarray, np.ndarray]:
-    """The partition's strings, and the numbers of user and portfolio of each row among them."""
-    portfolios = state.portfolios.rows[rows["portfolio"]]
-    return names_of_state(state), portfolios["user"].astype(np.int32), portfolios["portfolio"].astype(np.int32)
+class _Texts:
+    """Strings of several partitions under common numbers: 64 bytes each, as they lie in the partitions' tables."""
+
+    def __init__(self) -> None:
+        self._words: list[np.ndarray] = []
+        self._lengths: list[np.ndarray] = []
+        self._count = 0
+
+    def add(self, cuts: Sequence[PartitionCut], ids: Sequence[np.ndarray]) -> np.ndarray:
+        """Take strings `ids[k]` of cut k's partition, one cut after the other; -> their numbers here, int32."""
+        first = self._count
+        for cut, wanted in zip(cuts, ids, strict=True):
+            self._words.append(cut.state.strings.rows["text"][wanted])
+            self._lengths.append(cut.state.lengths[wanted])
+            self._count += len(wanted)
+        return np.arange(first, self._count, dtype=np.int32)
+
+    def names(self) -> Names:
+        """All of them."""
+        data = np.concatenate(self._words).view(np.uint8).reshape(-1)
+        return Names(data, np.arange(0, MAX_BYTES * self._count, MAX_BYTES), np.concatenate(self._lengths))
+
+    def first(self, n: int) -> list[bytes]:
+        """The first `n` as bytes."""
+        names = self.names()
+        raw = names.data[: MAX_BYTES * n].tobytes()
+        return [raw[MAX_BYTES * i : MAX_BYTES * i + size] for i, size in enumerate(names.len[:n].tolist())]
 
 
-def _keys(names: Names, index: np.ndarray) -> Iterator[bytes]:
-    """The texts `index` of `names`, as bytes; each distinct one is made once."""
-    distinct, which = np.unique(index, return_inverse=True)
-    at, size = names.at[distinct].tolist(), names.len[distinct].tolist()
-    texts = [names.data[a : a + n].tobytes() for a, n in zip(at, size, strict=True)]
-    return (texts[k] for k in which.tolist())
+def _owners(texts: _Texts, cuts: Sequence[PartitionCut], rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers in `texts` of the user and of the portfolio of each row."""
+    portfolios = [cut.state.portfolios.rows[part["portfolio"]] for cut, part in zip(cuts, rows, strict=True)]
+    users = texts.add(cuts, [part["user"] for part in portfolios])
+    return users, texts.add(cuts, [part["portfolio"] for part in portfolios])
+
+
+def _numbers(cuts: Sequence[PartitionCut], rows: Sequence[np.ndarray]) -> list[int]:
+    """The partition number of each row."""
+    return [cut.partition.number for cut, part in zip(cuts, rows, strict=True) for _ in range(len(part))]

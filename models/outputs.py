@@ -8,6 +8,7 @@ scale 18, the low limb first, so `decimal_column` hands it to Arrow as it lies. 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -149,3 +150,9 @@ def decimal_column(rows: np.ndarray, name: str) -> np.ndarray:
     out[:, 0] = rows[f"{name}_lo"]
     out[:, 1] = rows[f"{name}_hi"].view(np.uint64)
     return out
+
+
+def concatenated(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows of one dtype after another; always a copy. (np.concatenate would compare their fields one by one.)"""
+    dtype = parts[0].dtype
+    return np.concatenate([part.view(f"V{dtype.itemsize}") for part in parts]).view(dtype)

@@ -169,14 +169,13 @@ def _batch(table: str, *columns: pa.Array) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(list(columns), schema=SCHEMAS[table])
 
 
-def _record_source(records: Records, message: np.ndarray) -> tuple[pa.Array, pa.Array, pa.Array]:
-    """The source columns of rows that records `message` of the batch caused."""
+def _record_source(
+    records: Records, message: np.ndarray, partition: np.ndarray | None = None
+) -> tuple[pa.Array, pa.Array, pa.Array]:
+    """The source columns of rows that records `message` of the batch caused; `partition` of each record, if joined."""
     n = len(message)
-    return (
-        constant(records.topic, n),
-        integers(np.full(n, records.partition), np.int32),
-        integers(records.offset[message], np.int64),
-    )
+    numbers = np.full(n, records.partition) if partition is None else partition[message]
+    return constant(records.topic, n), integers(numbers, np.int32), integers(records.offset[message], np.int64)
 
 
 def _cause(rows: np.ndarray, topics: Names) -> tuple[pa.Array, pa.Array, pa.Array]:
@@ -191,8 +190,29 @@ def _cause(rows: np.ndarray, topics: Names) -> tuple[pa.Array, pa.Array, pa.Arra
 # ── tables ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def fills(batch: TradeBatch, rows: np.ndarray) -> pa.RecordBatch:
-    """`fills` of FILL rows; their `message` counts in `batch`."""
+def joined(parts: Sequence[tuple[TradeBatch, np.ndarray]]) -> tuple[TradeBatch, np.ndarray, np.ndarray]:
+    """Batches of several partitions and their FILL rows as one batch, its rows, and the partition of each message.
+
+    Small batches are many at a steady load, and building twenty Arrow columns for each would cost more than this.
+    """
+    batches = [batch for batch, _ in parts]
+    first = np.cumsum([0, *(batch.records.n for batch in batches[:-1])])
+    bytes_before = np.cumsum([0, *(len(batch.data) for batch in batches[:-1])])
+    rows = concatenated([rows for _, rows in parts])
+    rows["message"] += np.repeat(first, [len(rows) for _, rows in parts]).astype(np.int32)
+    columns = {
+        name: np.concatenate([getattr(batch, name) for batch in batches])
+        for name in ("data", "side", "asset_type", "quantity", "price", "fee", "executed_at")
+    }
+    at = np.concatenate([batch.text_at + n for batch, n in zip(batches, bytes_before, strict=True)], axis=1)
+    size = np.concatenate([batch.text_len for batch in batches], axis=1)
+    records = batches[0].records._replace(offset=np.concatenate([batch.records.offset for batch in batches]))
+    partition = np.repeat([batch.records.partition for batch in batches], [batch.records.n for batch in batches])
+    return batches[0]._replace(**columns, text_at=at, text_len=size, records=records), rows, partition
+
+
+def fills(batch: TradeBatch, rows: np.ndarray, partition: np.ndarray | None = None) -> pa.RecordBatch:
+    """`fills` of FILL rows; their `message` counts in `batch`. `partition` of each message, if `joined`."""
     message = np.ascontiguousarray(rows["message"])
     ids = texts(batch.data, batch.text_at, batch.text_len, message)
 
@@ -216,7 +236,7 @@ def fills(batch: TradeBatch, rows: np.ndarray) -> pa.RecordBatch:
         after("position_average_price", rows["has_average_price"] == 0),
         after("position_realized_pnl"),
         after("position_fees"),
-        *_record_source(batch.records, message),
+        *_record_source(batch.records, message, partition),
     )
 
 

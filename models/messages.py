@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -280,33 +280,18 @@ def _units_text(value: Decimal) -> str:
     return from_units(to_units(value))
 
 
-def _decimals(validate: Callable[[Any], Decimal]) -> Any:
-    return Annotated[
-        Decimal,
-        PlainValidator(validate),
-        PlainSerializer(_units_text, return_type=str, when_used="json"),
-        _DECIMAL_SCHEMA,
-    ]
-
-
-def _times(validate: Callable[..., datetime]) -> Any:
-    return Annotated[
-        datetime,
-        PlainValidator(validate),
-        PlainSerializer(time_text, return_type=str, when_used="json"),
-        _TIME_SCHEMA,
-    ]
-
+_DECIMAL_TEXT = PlainSerializer(_units_text, return_type=str, when_used="json")
+_TIME_TEXT = PlainSerializer(time_text, return_type=str, when_used="json")
 
 Id = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
 Symbol = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9._:/-]{1,32}$")]
 Text = Annotated[str, StringConstraints(strict=True, max_length=1024)]
-Exact = _decimals(_decimal)
-Positive = _decimals(_positive)
-NotNegative = _decimals(_not_negative)
+Exact = Annotated[Decimal, PlainValidator(_decimal), _DECIMAL_TEXT, _DECIMAL_SCHEMA]
+Positive = Annotated[Decimal, PlainValidator(_positive), _DECIMAL_TEXT, _DECIMAL_SCHEMA]
+NotNegative = Annotated[Decimal, PlainValidator(_not_negative), _DECIMAL_TEXT, _DECIMAL_SCHEMA]
 #: a time that may lie ahead, and one that may not lie further after the record's Kafka timestamp than the skew
-Time = _times(_time)
-PastTime = _times(_past)
+Time = Annotated[datetime, PlainValidator(_time), _TIME_TEXT, _TIME_SCHEMA]
+PastTime = Annotated[datetime, PlainValidator(_past), _TIME_TEXT, _TIME_SCHEMA]
 Version = Annotated[int, PlainValidator(_version), WithJsonSchema({"type": "integer", "format": "int64"})]
 
 # --------------------------------------------------------------------------------------------------- messages

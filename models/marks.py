@@ -14,8 +14,8 @@ from assetstream.models.rows import TRADED, append, collect_rows, touch
 from assetstream.models.state import book_of, reserve, strings_of
 from assetstream.models.valuation import (
     BY_MARK,
-    TAKEN,
     ROUTES,
+    TAKEN,
     Source,
     caused,
     refresh_routes,

@@ -42,6 +42,7 @@ class EmbeddedStack:
     ) -> None:
         self.data_dir = data_dir.absolute()
         self._attached = attached
+        self._user, self._password = user, password
         self._kafka = EmbeddedKafka(self.data_dir, progress)
         self._clickhouse = EmbeddedClickHouse(self.data_dir, user, password)
         self._ports: dict[Server, int] = {self._kafka: kafka_port, self._clickhouse: clickhouse_port}
@@ -58,7 +59,14 @@ class EmbeddedStack:
 
     def settings(self, **more: Any) -> Settings:
         """The settings of this process's environment, pointed at this stack."""
-        here = {"kafka_bootstrap_servers": self.kafka, "clickhouse_url": self.clickhouse, "data_dir": self.data_dir}
+        here = {
+            "kafka_bootstrap_servers": self.kafka,
+            "kafka_security_protocol": "PLAINTEXT",
+            "clickhouse_url": self.clickhouse,
+            "clickhouse_user": self._user,
+            "clickhouse_password": self._password,
+            "data_dir": self.data_dir,
+        }
         return load(**{**here, **more})
 
     def start(self) -> Self:
@@ -119,7 +127,7 @@ def up(kafka_port: Port = None, clickhouse_port: Port = None) -> None:
     The first start fetches Kafka's jars into the user's cache. Data is kept under ASSETSTREAM_DATA_DIR.
     """
     settings = load()
-    with _display() as progress:
+    with progress_display() as progress:
         stack = _stack(settings, kafka_port, clickhouse_port, progress).start()
     _say(stack.status())
     here = {"kafka_bootstrap_servers": stack.kafka, "clickhouse_url": stack.clickhouse}
@@ -180,8 +188,8 @@ def _say(state: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _display() -> Iterator[Progress]:
-    """Progress of what `up` does: a bar on a terminal, else a line now and then."""
+def progress_display() -> Iterator[Progress]:
+    """Shows what the first start fetches: a bar on a terminal, else a line now and then."""
     if not sys.stdout.isatty():
 
         def line(what: str, done: int, total: int) -> None:

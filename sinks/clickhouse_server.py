@@ -182,7 +182,7 @@ class Engine:
                 "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. "
                 "You should use method POST for modifying queries",
             )
-        with self._connection(request) as session, self._overridden(session, request, statement.kind):
+        with self._connection(request) as session, self._overridden(session, request, statement):
             answer = self._run(session.connection, statement, request)
         answer.encoding = _chosen(request) if answer.body else ""
         if answer.encoding:
@@ -192,7 +192,7 @@ class Engine:
     def _run(self, connection: Any, statement: Statement, request: Request) -> Answer:
         for name, value in request.params.items():
             if name.startswith("param_") and name.isidentifier():
-                connection.query(f"SET {name} = {_quoted(value)}")
+                _query(connection, f"SET {name} = {_quoted(value)}")
         for name, data in request.files.items():
             self._external(connection, name, data, request.params)
         default = request.params.get("default_format", "")
@@ -217,7 +217,7 @@ class Engine:
         columns = params.get(f"{name}_structure") or ", ".join(f"_{i} {each}" for i, each in enumerate(types, 1))
         if not name.isidentifier():
             raise Refused(36, "BAD_ARGUMENTS", f"Not a name of an external table: {name}")
-        connection.query(f"CREATE OR REPLACE TEMPORARY TABLE {name} ({columns}) ENGINE = Memory")
+        _query(connection, f"CREATE OR REPLACE TEMPORARY TABLE {name} ({columns}) ENGINE = Memory")
         _insert(connection, f"INSERT INTO {name}".encode(), params.get(f"{name}_format", "TabSeparated"), data)
 
     @contextlib.contextmanager
@@ -231,12 +231,12 @@ class Engine:
             finally:
                 session.connection.close()
             return
+        timeout = 0.0 if request.params.get("close_session") == "1" else _session_timeout(request.params)
         session = self._session(key, request.params)
         try:
             yield session
         finally:
-            close = request.params.get("close_session") == "1"
-            session.expires = 0.0 if close else time.monotonic() + _session_timeout(request.params)
+            session.expires = time.monotonic() + timeout
             session.busy = False
 
     def _session(self, key: str, params: dict[str, str]) -> Session:
@@ -255,31 +255,37 @@ class Engine:
             return session
 
     @contextlib.contextmanager
-    def _overridden(self, session: Session, request: Request, kind: bytes) -> Iterator[None]:
-        """The URL's database and settings, for this request only."""
-        connection, kept = session.connection, bool(request.params.get("session_id"))
-        wanted = request.settings
-        if kept:
-            self._remember(session, wanted)
-        _apply(connection, request.params.get("database"), wanted)
+    def _overridden(self, session: Session, request: Request, statement: Statement) -> Iterator[None]:
+        """The URL's database and settings, for this request only; what a SET or USE in it changes stays changed."""
+        database, wanted = request.params.get("database"), request.settings
+        if not request.params.get("session_id"):
+            _apply(session.connection, database, wanted)
+            yield
+            return
+        _remember(session, wanted)
         try:
+            _apply(session.connection, database, wanted)
             yield
         finally:
-            if kept and kind in (b"SET", b"USE"):
-                session.usual.clear()  # the session itself was changed: what it now has is the usual
-            elif kept:
-                database = session.usual["database"] if request.params.get("database") else None
-                _apply(connection, database, {name: session.usual[name] for name in wanted})
+            meant = statement.text if statement.kind == b"SET" else b""
+            usual = {name: session.usual[name] for name in wanted if name.encode() not in meant}
+            back = session.usual["database"] if database and statement.kind != b"USE" else None
+            _apply(session.connection, back, usual)
+            if statement.kind in (b"SET", b"USE"):
+                session.usual.clear()
 
-    def _remember(self, session: Session, wanted: dict[str, str]) -> None:
-        new = [name for name in wanted if name not in session.usual]
-        if "database" not in session.usual:
-            session.usual["database"] = _result(
-                session.connection.query("SELECT currentDatabase()", "TabSeparatedRaw")
-            ).decode()[:-1]
-        for name in new:
-            sql = f"SELECT toString(getSetting({_quoted(name)}))"
-            session.usual[name] = _result(session.connection.query(sql, "TabSeparatedRaw")).decode()[:-1]
+
+def _remember(session: Session, wanted: dict[str, str]) -> None:
+    """Note what the session has where this request wants something else. Raises what an unknown setting raises."""
+
+    def value(expression: str) -> str:
+        return _result(_query(session.connection, f"SELECT {expression}", "TabSeparatedRaw")).decode()[:-1]
+
+    if "database" not in session.usual:
+        session.usual["database"] = value("currentDatabase()")
+    for name in wanted:
+        if name not in session.usual:
+            session.usual[name] = value(f"toString(getSetting({_quoted(name)}))")
 
 
 def _statement(request: Request) -> Statement:
@@ -302,12 +308,12 @@ def _statement(request: Request) -> Statement:
 
 def _apply(connection: Any, database: str | None, settings: dict[str, str]) -> None:
     if database:
-        connection.query(f"USE {_name(database)}")
+        _query(connection, f"USE {_name(database)}")
     if settings:
         for name in settings:
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name):
-                raise Refused(115, "UNKNOWN_SETTING", f"Setting {name} is neither a builtin setting nor started with…")
-        connection.query("SET " + ", ".join(f"{name} = {_quoted(value)}" for name, value in settings.items()))
+                raise Refused(115, "UNKNOWN_SETTING", f"Unknown setting '{name}'")
+        _query(connection, "SET " + ", ".join(f"{name} = {_quoted(value)}" for name, value in settings.items()))
 
 
 def _insert(connection: Any, text: bytes, data_format: str, data: bytes) -> Any:
@@ -343,6 +349,11 @@ def _session_timeout(params: dict[str, str]) -> float:
         return min(float(params.get("session_timeout", "60")), 3600.0)
     except ValueError:
         raise Refused(72, "CANNOT_PARSE_NUMBER", "session_timeout is no number") from None
+
+
+def _query(connection: Any, sql: str, output_format: str = "TabSeparated") -> Any:
+    """For SQL with what came in a URL in it, which may be no UTF-8."""
+    return connection.query(_text(sql.encode(errors="surrogateescape")), output_format)
 
 
 def _result(result: Any) -> bytes:
@@ -432,7 +443,7 @@ class Front:
         if kind.lower() == "basic":
             with contextlib.suppress(binascii.Error, UnicodeDecodeError):
                 user, _, password = base64.b64decode(credentials).decode().partition(":")
-        said = (user.encode(), password.encode())
+        said = (user.encode(errors="surrogateescape"), password.encode(errors="surrogateescape"))
         if not hmac.compare_digest(b"\0".join(said), b"\0".join(self._login)):
             raise Refused(
                 516,

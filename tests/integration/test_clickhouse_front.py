@@ -152,6 +152,8 @@ class TestClickHouseConnect:
         assert client.query("SELECT * FROM mine").result_rows == [(7,)]
         assert client.query(ask, settings={"max_block_size": 1}).result_rows == [(1,)]
         assert client.query(ask).result_rows == [(4242,)]
+        client.command("SET max_block_size = 55", settings={"max_result_rows": 9})  # the URL's is for the request only
+        assert client.query(f"{ask}, getSetting('max_result_rows')").result_rows == [(55, 0)]
 
     def test_a_repeated_token_inserts_nothing(self, client: Client) -> None:
         def insert(value: int, token: str) -> None:
@@ -304,8 +306,12 @@ class TestBareHttp:
         assert answer.headers["X-ClickHouse-Exception-Code"] == "78"
 
     def test_unknown_setting(self, url: str) -> None:
-        answer = http(url, query="SELECT 1", no_such_setting="1")
-        assert (answer.status, answer.headers["X-ClickHouse-Exception-Code"]) == (404, "115")
+        for session in ({}, {"session_id": "unknown-setting"}):
+            answer = http(url, query="SELECT 1", no_such_setting="1", **session)
+            assert (answer.status, answer.headers["X-ClickHouse-Exception-Code"]) == (404, "115")
+            answer = http(url, query="SELECT 1", **{"a = 1, b": "1"}, **session)
+            assert (answer.status, answer.headers["X-ClickHouse-Exception-Code"]) == (404, "115")
+            assert http(url, query="SELECT 1", **session).body == b"1\n"
 
     def test_sessions(self, url: str) -> None:
         assert (

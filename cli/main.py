@@ -5,6 +5,7 @@ A command's module is imported when the command runs, so that `assetstream --hel
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -86,6 +87,8 @@ def _main(
     Settings come from the environment (ASSETSTREAM_…) or a .env file. Exits with 0: done, 1: failed,
     2: wrong use.
     """
+    # its warnings precede an exception, which we tell in one line
+    logging.getLogger("urllib3").addHandler(logging.NullHandler())
 
 
 if __name__ == "__main__":

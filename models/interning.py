@@ -177,7 +177,7 @@ def pair(a, b):  # type: ignore[no-untyped-def]
 def find_pair(index, key):  # type: ignore[no-untyped-def]
     """(row, slot) of a pair's key in an index uint64[slots, 2] of (key, row + 1); −1 and its slot when not known."""
     mask = np.uint64(len(index) - 1)
-    slot = mix(key, _K2) & mask
+    slot = mix(key, _0) & mask
     while index[slot, 1] != _0:
         if index[slot, 0] == key:
             return np.int64(index[slot, 1]) - 1, slot

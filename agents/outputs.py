@@ -1,7 +1,8 @@
 """What a checkpoint publishes: cuts of partitions become records of the output, analytics and changelog topics.
 
-Runs in the checkpoint's thread while the event loop takes the next batches; it reads copies only, and rows that never
-change once written (interned strings, whose portfolio is whose).
+Everything is built for all partitions at once: at a steady load the batches are small, and then it is their number
+that costs. It runs on the event loop's thread: in another, each of its many small calls into numba and Arrow would wait
+for the interpreter's lock (measured: 180 ms a checkpoint instead of 11).
 """
 
 from __future__ import annotations

@@ -306,8 +306,11 @@ class Worker:
             self._drained.set()
             if not cuts or member is None:
                 return
+            turn = (self._checkpoints // ANALYTICS_TURN) % self.settings.partitions
+            # Here and not in the thread: its many small calls would each wait for the interpreter's lock.
+            made = self._publisher.publication(cuts, turn)
             try:
-                made, committed = await asyncio.to_thread(self._write, cuts, member)
+                committed = await asyncio.to_thread(self._write, made, member)
             except CheckpointFailed as error:
                 self._start_over(error)
             else:
@@ -317,10 +320,8 @@ class Worker:
         yield from (self.accounts[number] for number in sorted(self.accounts))
         yield from (self.prices[number] for number in sorted(self.prices))
 
-    def _write(self, cuts: list[PartitionCut], member: bytes) -> tuple[Publication, Committed]:
-        turn = (self._checkpoints // ANALYTICS_TURN) % self.settings.partitions
-        made = self._publisher.publication(cuts, turn)
-        return made, self._checkpointer.write(
+    def _write(self, made: Publication, member: bytes) -> Committed:
+        return self._checkpointer.write(
             made.outputs, made.changelog, made.sources, member, before_commit=self._marks_are_durable
         )
 

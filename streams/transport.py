@@ -10,6 +10,7 @@ Each override below names the behaviour of faust-streaming 0.15.3 or aiokafka 0.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, NamedTuple
 
@@ -24,6 +25,9 @@ from assetstream.streams import records as batches
 
 #: how long the broker may hold a fetch that finds nothing; also how soon a seek takes effect on a quiet topic
 FETCH_WAIT_MS = 100
+#: under load the broker collects this long, or this much, before it answers: a fetch of a few records for each of many
+#: partitions costs nearly what one of a few hundred does, and nothing is visible before the next checkpoint anyway
+COLLECT_MS, COLLECT_BYTES = 8, 256 << 10
 #: most bytes per partition and fetch: a few thousand trades, so that one batch never holds up a checkpoint for long
 PARTITION_FETCH_BYTES = 2 << 20
 
@@ -123,6 +127,7 @@ class RecordConsumer(driver.Consumer):
         #: cleared by the worker while it has as much in hand as it wants
         self.room = asyncio.Event()
         self.room.set()
+        self._last_fetch = 0.0
 
     def _new_consumer_thread(self) -> _Thread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
@@ -140,10 +145,20 @@ class RecordConsumer(driver.Consumer):
         fetched, active = await self._wait_next_records(timeout)
         if not fetched or self.should_stop or not self.flow_active:
             return
+        self._pace()
         for tp, runs in fetched.items():
             for run in runs:
                 if self.flow_active and (active is None or tp in active):
                     yield tp, self._message(tp, run)
+
+    def _pace(self) -> None:
+        """Something came: when it comes often, let the broker collect; when it is rare, have it at once."""
+        now = time.monotonic()
+        often = now - self._last_fetch < 2 * COLLECT_MS / 1000
+        self._last_fetch = now
+        fetcher = self._thread._ensure_consumer()._fetcher
+        fetcher._fetch_min_bytes = COLLECT_BYTES if often else 1
+        fetcher._fetch_max_wait_ms = COLLECT_MS if often else FETCH_WAIT_MS
 
     def _message(self, tp: TP, run: Run) -> ConsumerMessage:
         last, generation = run.ends - 1, self.app.consumer_generation_id

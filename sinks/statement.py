@@ -27,6 +27,8 @@ TOKEN = re.compile(
 #: between a format's name and its data
 BEFORE_DATA = re.compile(rb"[ \t\f]*\r?\n?")
 
+IN_PARENTHESES = re.compile(rb"\(\s*(SELECT|WITH)\b", re.IGNORECASE)
+
 READS = {b"SELECT", b"WITH", b"SHOW", b"DESCRIBE", b"DESC", b"EXPLAIN", b"EXISTS", b"SET", b"USE", b"CHECK"}
 
 
@@ -104,7 +106,8 @@ def _insert(sql: bytes, words: Iterator[tuple[bytes, int, int]]) -> Statement:
             data = sql[gap.end() if gap else end :]
             return Statement(sql[:clause], b"INSERT", False, True, data, word.decode())
         before, clause = upper, start
-    return Statement(sql.rstrip().rstrip(b";"), b"INSERT", False, takes=not selects)
+    selects = selects or IN_PARENTHESES.search(sql) is not None
+    return Statement(sql.rstrip(b"; \t\r\n"), b"INSERT", False, takes=not selects)
 
 
 def _top_level(sql: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -114,9 +117,9 @@ def _top_level(sql: bytes) -> Iterator[tuple[bytes, int, int]]:
         kind = token.lastgroup if token.lastgroup != "tag" else "quoted"
         if kind == "skip":
             continue
-        if ended:
-            raise Refused(62, "SYNTAX_ERROR", "Syntax error (Multi-statements are not allowed)")
         text = token[0]
+        if ended and text != b";":
+            raise Refused(62, "SYNTAX_ERROR", "Syntax error (Multi-statements are not allowed)")
         if kind == "mark":
             depth += (text == b"(") - (text == b")")
             ended = text == b";" and depth <= 0

@@ -3,9 +3,9 @@
 An *epoch* is one assignment. State that was changed but not committed, the group metadata that fences commits, and what
 is being restored all belong to an epoch and end with it.
 
-For what an agent gets, one rule holds whatever Faust fetches, queues or drops across a rebalance: continuity. A run that
-begins after the next offset we want means something was dropped on the way: seek back and wait for it. A run that ends
-before it is old. If the log itself no longer has the next offset, something was lost, and the worker stops.
+For what an agent gets, one rule holds whatever Faust fetches, queues or drops across a rebalance: continuity. A run
+that begins after the next offset we want means something was dropped on the way: seek back and wait for it. A run that
+ends before it is old. If the log itself no longer has the next offset, something was lost, and the worker stops.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ log = structlog.get_logger(__name__)
 MOST_IN_HAND = 60_000
 #: how often updates that are due because of marks alone are looked for
 MARK_TICK_S = 0.1
+#: how often gauges are set, and the tables whose sizes they tell
+GAUGES_S, SIZES = 1.0, ("portfolios", "positions", "balances", "trade_ids", "transaction_ids")
 #: a gap that a seek back hasn't closed after this is looked into
 GAP_PATIENCE_S = 5
 #: checkpoints after which analytics go to the next partition of their topic, so that any number of sinks share them
@@ -114,7 +116,7 @@ class Worker:
         self._follower.start()
         await self._open_producer()
         await self.app.start()
-        loops = [asyncio.create_task(loop()) for loop in (self._checkpoint_loop, self._mark_tick)]
+        loops = [asyncio.create_task(loop()) for loop in (self._checkpoint_loop, self._mark_tick, self._gauges)]
         try:
             await self._stopping.wait()
         finally:
@@ -198,8 +200,8 @@ class Worker:
 
     async def _take(self, name: str, number: int, run: Run) -> None:
         epoch = self.epoch
-        while number not in self.ready and self.epoch == epoch and not self._stopping.is_set():
-            await asyncio.sleep(0.005)
+        while number not in self.ready and self.epoch == epoch and not self._stopping.is_set():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)  # one wait per assignment; an event per partition says no more
         partition = self._partition(name, number)
         if self.epoch != epoch or partition is None or self._stopping.is_set():
             return  # not ours any more; whoever has it starts from what is committed
@@ -281,6 +283,20 @@ class Worker:
                 if self.accounts[number].update_due(now):
                     self.accounts[number].due = True
                     self._wake.set()
+
+    async def _gauges(self) -> None:
+        """Lag and sizes, for who watches."""
+        while True:
+            await asyncio.sleep(GAUGES_S)
+            if self.member is None:
+                continue
+            for partition in self._mine():
+                for name, following in partition.next.items():
+                    end = self.app.consumer.highwater(TP(self.settings.topic(name), partition.number)) or 0
+                    metrics.LAG.labels(name, partition.number).set(max(0, end - following))
+            for table in SIZES:
+                rows = sum(int(getattr(account.store.state, table).count[0]) for account in self.accounts.values())
+                metrics.STATE_ROWS.labels(table).set(rows)
 
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
@@ -411,8 +427,8 @@ class Worker:
                         await self._open_producer()
                     await asyncio.to_thread(self._restore, epoch)
                     begins = await asyncio.to_thread(self._input_begins)
-                    while not self._follower.caught_up.is_set():
-                        await asyncio.sleep(0.01)
+                    while not self._follower.caught_up.is_set():  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)  # set by another thread
                     break
                 except Superseded:
                     return

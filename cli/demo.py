@@ -332,6 +332,7 @@ def _summary(console: Console, settings: Settings, view: View, folder: Path) -> 
         f"{len(view.portfolios):,} portfolios, {view.alert_count:,} alerts, {view.vitals.rows:,} rows in ClickHouse."
     )
     client = connect(settings)
+    client.database = settings.clickhouse_database
     for title, query in QUERIES.items():
         result = client.query(query)
         table = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="dim")

@@ -136,7 +136,7 @@ class Sink:
         self._stopping.set()
 
     def waiting_for(self) -> list[str]:
-        """What is missing before the sink is ready. ClickHouse being away is no reason to be unready: rows wait in Kafka."""
+        """What is missing before the sink is ready. ClickHouse being away is no reason: rows wait in Kafka."""
         if self._error is not None:
             return [f"the sink, which stopped: {self._error}"]
         return []
@@ -174,8 +174,8 @@ class Sink:
 
     async def _take(self, number: int, run: Run) -> None:
         epoch = self.epoch
-        while number not in self.writers and self.epoch == epoch and not self._stopping.is_set():
-            await asyncio.sleep(0.02)
+        while number not in self.writers and self.epoch == epoch and not self._stopping.is_set():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)  # one wait per assignment
         writer = self.writers.get(number)
         if writer is None or self.epoch != epoch:
             return
@@ -185,6 +185,9 @@ class Sink:
     async def _tick_loop(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
+            for number, writer in self.writers.items():
+                end = self.app.consumer.highwater(TP(self.topic, number)) or 0
+                metrics.LAG.labels(topics.ANALYTICS, number).set(max(0, end - writer.next))
             try:
                 await asyncio.gather(*(writer.tick() for writer in self.writers.values()))
             except Fenced:

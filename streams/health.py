@@ -18,7 +18,7 @@ class PortTaken(RuntimeError):
 
 
 class HealthServer:
-    """Answers while the event loop turns: 200 on `/healthz`; `/readyz` is 200 when `waiting_for()` is empty, else 503."""
+    """Answers while the event loop turns: `/healthz` 200; `/readyz` 200 when `waiting_for()` is empty, else 503."""
 
     def __init__(self, host: str, port: int, waiting_for: Callable[[], list[str]]) -> None:
         self.host, self.port, self._waiting_for = host, port, waiting_for

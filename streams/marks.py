@@ -111,17 +111,13 @@ class MarkFollower:
         if fresh:
             with self._lock:
                 self._latest.update(fresh)
-            self._on_marks(
-                records_of(self._topic, 0, list(fresh.items()), timestamp_ms=int(time.time() * 1000))
-            )
+            self._on_marks(records_of(self._topic, 0, list(fresh.items()), timestamp_ms=int(time.time() * 1000)))
 
     def _check(self, consumer: Consumer, ends: dict[int, int]) -> None:
         behind = [p for p, end in ends.items() if end > 0]
         positions = consumer.position([TopicPartition(self._topic, p) for p in behind])
         reached = {tp.partition: tp.offset for tp in positions}
-        lows = {
-            p: consumer.get_watermark_offsets(TopicPartition(self._topic, p), cached=True)[0] for p in behind
-        }
+        lows = {p: consumer.get_watermark_offsets(TopicPartition(self._topic, p), cached=True)[0] for p in behind}
         # a partition whose records were all compacted or expired away has nothing to wait for
         if all(reached[p] >= ends[p] or lows[p] >= ends[p] for p in behind):
             self.caught_up.set()

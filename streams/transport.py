@@ -2,7 +2,8 @@
 
 Faust keeps what it is good at: the consumer group, the co-partitioned assignment, agents, rebalance signals. What it
 would do per record (a message, an event, an ack, an interval tree of offset gaps) and the offset commits are replaced:
-a fetch response becomes one `Run` of records per partition, and offsets are committed by the checkpoint's transaction only.
+a fetch response becomes one `Run` of records per partition, and offsets are committed by the checkpoint's transaction
+only.
 
 Each override below names the behaviour of faust-streaming 0.15.3 or aiokafka 0.14 it is there for.
 """
@@ -51,9 +52,7 @@ class _WholeFetch:
 
     def has_next(self) -> bool:
         """Whether at least one whole batch is there."""
-        return len(self.data) >= batches.HEADER and len(self.data) >= 12 + int.from_bytes(
-            self.data[8:12], "big"
-        )
+        return len(self.data) >= batches.HEADER and len(self.data) >= 12 + int.from_bytes(self.data[8:12], "big")
 
     def size_in_bytes(self) -> int:
         """Bytes there are, whole batches or not."""
@@ -139,7 +138,7 @@ class RecordConsumer(driver.Consumer):
     async def perform_seek(self) -> None:
         """Positions are set by the worker after a restore, never from Faust's notion of what is committed."""
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109
         """One message per partition that has something; a partition's runs keep their order."""
         await self.room.wait()
         fetched, active = await self._wait_next_records(timeout)

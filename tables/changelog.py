@@ -60,7 +60,7 @@ def encode(
     sweep_starts: bool = False,
     limit: int = MAX_RECORD_BYTES,
 ) -> list[bytes]:
-    """The records of one checkpoint, from (table number, rows in use, row numbers, rows), each at most about `limit`."""
+    """The records of one checkpoint, each about `limit` bytes at most, from (table number, rows in use, numbers, rows)."""
     parts: list[list[bytes]] = [[]]
     counts, room = [0], limit
     for table, in_use, numbers, rows in sections:
@@ -98,9 +98,7 @@ def decode(value: bytes, layout: int, dtypes: Sequence[np.dtype], where: str) ->
         raise ChangelogError(f"{where}: not a changelog record")
     _, version, flags, crc, theirs, checkpoint, count = HEADER.unpack_from(value)
     if version != VERSION:
-        raise ChangelogError(
-            f"{where}: format {version}, this release reads {VERSION}; use the release that wrote it"
-        )
+        raise ChangelogError(f"{where}: format {version}, this release reads {VERSION}; use the release that wrote it")
     if zlib.crc32(memoryview(value)[_AFTER_CRC:]) != crc:
         raise ChangelogError(f"{where}: the checksum fails: the record is damaged")
     if theirs != layout:

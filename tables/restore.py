@@ -71,8 +71,9 @@ def restore(
             _from_snapshot(store, snapshots[p], f"{topic}-{p}", begin, progress)
         if store.position > end:
             raise ChangelogError(
-                f"{topic}-{p} ends at offset {end} but this machine has applied it up to {store.position}: the topic is "
-                "older than the snapshot (a restored backup?). If that is meant, delete the snapshot folder under DATA_DIR"
+                f"{topic}-{p} ends at offset {end} but this machine has applied it up to {store.position}: the topic "
+                "is older than the snapshot (a restored backup?). If that is meant, delete the snapshot's folder, "
+                "state/ under DATA_DIR"
             )
     _from_kafka(settings, topic, stores, begins, ends, alive, progress)
     for store in stores.values():
@@ -123,17 +124,15 @@ def _from_kafka(
         )
     )
     try:
-        consumer.assign(
-            [TopicPartition(topic, p, max(stores[p].position, begins[topic, p])) for p in waiting]
-        )
+        consumer.assign([TopicPartition(topic, p, max(stores[p].position, begins[topic, p])) for p in waiting])
         deadline = time.monotonic() + STUCK_S
         while waiting:
             if not alive():
                 raise Superseded
             if time.monotonic() > deadline:
                 raise ChangelogError(
-                    f"{topic} {sorted(waiting)}: the end of the changelog stays undecided for {STUCK_S} s: a transaction "
-                    "hangs on the broker; see kafka-transactions.sh find-hanging"
+                    f"{topic} {sorted(waiting)}: the end of the changelog stays undecided for {STUCK_S} s: a "
+                    "transaction hangs on the broker; see kafka-transactions.sh find-hanging"
                 )
             for message in consumer.consume(500, 0.1):
                 error = message.error()

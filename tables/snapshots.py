@@ -83,9 +83,7 @@ class Snapshots:
             snapshot.append(records, records[-1][0] + 1, first)
         except Exception as error:
             # A full disk must not stop the worker: the log is the truth. The folder is given up until the next restart.
-            log.warning(
-                "snapshot can't be written, going on without it", path=str(snapshot.path), error=str(error)
-            )
+            log.warning("snapshot can't be written, going on without it", path=str(snapshot.path), error=str(error))
             self._open.pop(key).close()
 
     def close(self) -> None:

@@ -90,9 +90,7 @@ class Store:
             rows, in_use = tables[number].rows, int(tables[number].count[0])
             stop = min(in_use, row + max(budget // rows.dtype.itemsize, 1))
             if stop > row:
-                sections.append(
-                    (number, in_use, np.arange(row, stop, dtype=np.uint32), rows[row:stop].copy())
-                )
+                sections.append((number, in_use, np.arange(row, stop, dtype=np.uint32), rows[row:stop].copy()))
                 budget -= (stop - row) * rows.dtype.itemsize
             number, row = (number, stop) if stop < in_use else (number + 1, 0)
         self._walk = (number, row) if number < len(tables) else None

@@ -12,7 +12,7 @@ are ordered by whom analysts ask about, so that one user's rows lie together.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clickhouse_connect.driver.client import Client
 
@@ -60,7 +60,7 @@ class Migration:
 
     version: int
     name: str
-    statements: tuple[str, ...]
+    statements: tuple[str, ...] = field(repr=False)
 
     @property
     def checksum(self) -> str:
@@ -407,11 +407,11 @@ def migrate(client: Client, settings: Settings) -> list[Migration]:
 def check(client: Client, settings: Settings) -> None:
     """That the database is exactly what this version works with: raises SchemaMissing, SchemaTooNew, SchemaEdited."""
     db = settings.clickhouse_database
-    exists = client.command(
-        "SELECT count() FROM system.tables WHERE database = {db:String} AND name = 'schema_migrations'",
+    table = client.query(
+        "SELECT name FROM system.tables WHERE database = {db:String} AND name = 'schema_migrations'",
         parameters={"db": db},
     )
-    done = _recorded(client, db) if int(exists) else {}
+    done = _recorded(client, db) if table.result_rows else {}
     if any(migration.version not in done for migration in MIGRATIONS):
         raise SchemaMissing(db, max(done, default=0), VERSION)
 

@@ -14,7 +14,9 @@ A successor that finds metadata repeats exactly that range under the same tokens
 the table" would not do: an insert of a killed worker may still be running.
 
 ClickHouse away: the same range again, for ever, with growing pauses, and before every attempt step 2 again, so that a
-writer that has lost its partition meanwhile doesn't keep knocking. ClickHouse refusing (wrong data, missing table): the
+writer that has lost its partition meanwhile doesn't keep knocking. The same when the process was stopped for a while
+between commit and insert: ClickHouse remembers many tokens (`non_replicated_deduplication_window`), but not for ever.
+ClickHouse refusing (wrong data, missing table): the
 error is raised; the range stays intended and nothing is lost.
 """
 
@@ -46,6 +48,8 @@ log = structlog.get_logger(__name__)
 #: a range ends with the record that reaches one of these
 RANGE_BYTES = 16 << 20
 RANGE_RECORDS = 10_000
+#: an insert goes out at most this long after the commit that announces it; else that is made again first
+FRESH_S = 30.0
 #: inserts running at once; ClickHouse gains nothing from more, and each holds a combined range in memory
 INSERT_THREADS = 2
 PAUSES = wait_exponential_jitter(multiplier=0.1, max=10, jitter=0.5)
@@ -245,8 +249,11 @@ class PartitionWriter:
             )
             async for attempt in retry:
                 with attempt:
-                    await self._commits.commit({self.partition: (first, json.dumps({"to": last}))})
+                    intended = float("-inf")
                     for table in list(tables):
+                        if time.time() - intended > FRESH_S:
+                            await self._commits.commit({self.partition: (first, json.dumps({"to": last}))})
+                            intended = time.time()
                         await self._insert(table, tables[table], first, last)
                         del tables[table]
             self._drop(len(messages))

@@ -303,6 +303,28 @@ async def test_a_stopped_writer_that_wakes_up_adds_nothing_twice() -> None:
     assert inserts.rows == log.expected()
 
 
+async def test_a_writer_stopped_between_two_inserts_asks_again_before_the_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(writer.time, "time", lambda: clock[0])
+    group, inserts, log = Group(), MemoryInserts(), Log()
+    log.append("fills", "prices")
+
+    async def stopped(table: str, messages: Sequence[bytes], token: str) -> int:
+        rows = await MemoryInserts.insert(inserts, table, messages, token)
+        clock[0] += 3600
+        group.generation += 1
+        return rows
+
+    old = await started(group, inserts)
+    monkeypatch.setattr(inserts, "insert", stopped)
+    await old.add(*log.read(0))
+    with pytest.raises(Fenced):
+        await old.tick()
+    assert list(inserts.rows) == ["fills"]
+
+
 async def test_a_log_that_lost_what_was_intended_stops_loudly() -> None:
     group, inserts, log = Group(positions={P: (0, '{"to": 1}')}), MemoryInserts(), Log()
     sink = await started(group, inserts)

@@ -229,9 +229,7 @@ def _alerts(rows, names, user, portfolio, topics, base):
     size = n * (_ALERT_SIZE + len(base) + topics.len.max())
     for i in range(n):
         symbol = rows[i].symbol
-        size += 2 * (names.len[user[i]] + names.len[portfolio[i]]) + (
-            3 * names.len[symbol] if symbol >= 0 else 0
-        )
+        size += 2 * (names.len[user[i]] + names.len[portfolio[i]]) + (3 * names.len[symbol] if symbol >= 0 else 0)
     buf, ends, pos = np.empty(size, np.uint8), np.empty(n, np.int64), 0
     for i in range(n):
         r = rows[i]

@@ -93,9 +93,7 @@ def test_other_partition_count_is_refused_and_nothing_is_made(settings: Settings
         ),
     ],
 )
-def test_a_topic_of_another_kind_is_refused(
-    settings: Settings, topic: str, config: dict[str, str], line: str
-) -> None:
+def test_a_topic_of_another_kind_is_refused(settings: Settings, topic: str, config: dict[str, str], line: str) -> None:
     name = make(settings, topic, **config)
     for refuses in (admin.init_topics, admin.check_topics):
         with pytest.raises(admin.TopicMismatch) as refused:
@@ -139,9 +137,7 @@ def test_what_the_cluster_refuses_is_told(settings: Settings) -> None:
         admin.init_topics(with_(settings, replication_factor=3))
 
 
-def test_a_broker_that_is_away_is_told_in_one_line(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broker_that_is_away_is_told_in_one_line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin, "TIMEOUT_S", 1.0)
     nobody = f"127.0.0.1:{free_port()}"
     for call in (admin.init_topics, admin.check_topics):

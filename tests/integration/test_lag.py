@@ -203,9 +203,7 @@ def test_alerts_shows_what_comes_after_it_started(settings: Settings) -> None:
         "--seconds",
         "20",
     ]
-    with subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert "following" in process.stderr.readline()
         producer = Producer(settings.kafka())

@@ -29,9 +29,7 @@ DECIMALS = [
     "gross_exposure",
 ]
 
-units = (
-    st.integers(-(10**38) + 1, 10**38 - 1) | st.integers(-(10**20), 10**20) | st.sampled_from([0, 10**18, -5])
-)
+units = st.integers(-(10**38) + 1, 10**38 - 1) | st.integers(-(10**20), 10**20) | st.sampled_from([0, 10**18, -5])
 times = st.integers(0, YEAR_2299_US)
 number = st.integers(0, 2**31 - 1)
 big = st.integers(0, 2**63 - 1)
@@ -57,9 +55,7 @@ def messages(encoded: encode.Encoded) -> list[dict]:
     starts = [0, *ends][:-1]
     assert len(data) == [0, *ends][-1]
     texts = [data[a:b].tobytes().decode() for a, b in zip(starts, ends, strict=True)]
-    assert all(
-        text == json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False) for text in texts
-    )
+    assert all(text == json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False) for text in texts)
     return [json.loads(text) for text in texts]
 
 
@@ -85,9 +81,7 @@ def int32(values: list[int]) -> np.ndarray:
 def test_decimals_are_written_plain(value: int, text: str) -> None:
     row = np.zeros(1, UPDATE)
     put(row[0], "fees", value)
-    (message,) = messages(
-        encode.encode_updates(row, int32([]), encode.names_of(NAMES), int32([0]), int32([1]), "USD")
-    )
+    (message,) = messages(encode.encode_updates(row, int32([]), encode.names_of(NAMES), int32([0]), int32([1]), "USD"))
     assert message["fees"] == text == plain(value)
 
 
@@ -105,9 +99,7 @@ def test_decimals_are_written_plain(value: int, text: str) -> None:
 def test_times_are_written_with_six_digits(text: str) -> None:
     row = np.zeros(1, UPDATE)
     row["as_of"] = (datetime.fromisoformat(text) - EPOCH) // timedelta(microseconds=1)
-    (message,) = messages(
-        encode.encode_updates(row, int32([]), encode.names_of(NAMES), int32([0]), int32([1]), "USD")
-    )
+    (message,) = messages(encode.encode_updates(row, int32([]), encode.names_of(NAMES), int32([0]), int32([1]), "USD"))
     assert message["as_of"] == text
 
 
@@ -132,9 +124,7 @@ def test_updates_hold_what_the_rows_hold(cases: list, base: str) -> None:
         row["unpriced_at"], row["unpriced_n"] = len(unpriced), len(symbols)
         unpriced += symbols
     user, portfolio = int32([case[5] for case in cases]), int32([case[6] for case in cases])
-    found = messages(
-        encode.encode_updates(rows, int32(unpriced), encode.names_of(NAMES), user, portfolio, base)
-    )
+    found = messages(encode.encode_updates(rows, int32(unpriced), encode.names_of(NAMES), user, portfolio, base))
     assert [list(m.items()) for m in found] == [
         [
             ("user_id", NAMES[u].decode()),
@@ -222,9 +212,7 @@ def test_an_alert_whose_limit_is_gone() -> None:
         (2, 4, 1, 90, "u-1/growth/LOSS_LIMIT/weekly/3", "LOSS_LIMIT weekly rose to WARNING"),
     ],
 )
-def test_alerts_of_a_portfolio(
-    kind: int, subject: int, severity: int, line: int, alert_id: str, message: str
-) -> None:
+def test_alerts_of_a_portfolio(kind: int, subject: int, severity: int, line: int, alert_id: str, message: str) -> None:
     found = encode_one(type=kind, subject=subject, symbol=-1, severity=severity, line=line)
     assert (found["alert_id"], found["symbol"], found["threshold_percent"]) == (alert_id, None, str(line))
     assert found["message"] == message + ": 1200 against limit 1000 USD"

@@ -147,7 +147,7 @@ def from_micros(micros: int) -> datetime:
 
 def time_text(time: datetime) -> str:
     """A time as it is published: 2026-03-02T09:00:00.000000Z."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return time.astimezone(UTC).isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"
 
 
 def parse_time(text: str) -> datetime:

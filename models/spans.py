@@ -1,8 +1,10 @@
-"""Loads from byte buffers for numba: bare memory accesses, and windows that cost nothing to pass on.
+"""Memory for kernels that read bytes: windows, bare loads and stores, and the decorators they are compiled with.
 
-An array that is passed to a function costs numba two atomic operations, and indexing it a check for wrap-around: more
-than the little functions that parse messages do themselves. A window is just an address and a size. Kernels make them
-of their arguments, which their callers keep alive; whoever loads or stores keeps within bounds.
+A window is an address and a size: passing it on costs nothing, and eight bytes can be loaded from anywhere in it. Kernels
+make windows of their array arguments, which their callers keep alive; whoever loads or stores keeps within bounds.
+
+numba's cache knows only the file a function is in: after a change of this file, or of siphash, decimals or jsonscan,
+what was compiled into `decode` is stale until its cache (`__pycache__/*.nb*`) is removed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Memory for kernels that read bytes: windows, bare loads and stores, and the decorators they are compiled with.
 
-A window is an address and a size: passing it on costs nothing, and eight bytes can be loaded from anywhere in it. Kernels
-make windows of their array arguments, which their callers keep alive; whoever loads or stores keeps within bounds.
+A window is an address and a size: passing it on costs nothing, and eight bytes can be loaded from anywhere in it.
+Kernels make windows of their array arguments, which their callers keep alive; who loads or stores keeps within bounds.
 
 numba's cache knows only the file a function is in: after a change of this file, or of siphash, decimals or jsonscan,
 what was compiled into `decode` is stale until its cache (`__pycache__/*.nb*`) is removed.

@@ -117,6 +117,7 @@ class EmbeddedKafka(processes.Server):
             f"-Dlog4j2.configurationFile={log4j}",
             *("-cp", classpath(self.progress)),
         ]
+        self.progress("starting Kafka", 0, 0)
         controller = processes.free_port()
         if not data.exists():
             # Formatted aside and moved into place whole, so that an interrupted format is simply done again.

@@ -35,7 +35,7 @@ class WorkerProcess(Server):
     """`assetstream worker` as a process of its own; it serves when `/readyz` says so."""
 
     name, title, option = "worker", "a worker", "--metrics-port"
-    patience = 180.0  # the first start compiles the kernels
+    patience = 600.0  # the first start compiles the kernels
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings.data_dir)
@@ -109,7 +109,7 @@ class Installation:
             data_dir=stack.data_dir / name,
             **settings,
         )
-        self._admin = AdminClient(self.settings.kafka(log_level=3))
+        self._admin = AdminClient(self.settings.kafka(log_level=0))
 
     def init(self) -> None:
         """Make topics and tables."""
@@ -180,7 +180,9 @@ class Installation:
                 if check is not None:
                     check()
             if time.monotonic() > deadline:
-                raise BenchError(f"{group} committed {sum(done.values()):,} of {total:,} messages within {patience:.0f} s")
+                raise BenchError(
+                    f"{group} committed {sum(done.values()):,} of {total:,} messages within {patience:.0f} s"
+                )
             time.sleep(LOOK_S)
 
     def remove(self) -> None:

@@ -109,19 +109,18 @@ def publish(
                 "linger.ms": 20,
                 "batch.size": 1_000_000,
                 "queue.buffering.max.messages": 1_000_000,
-                "log_level": 3,
+                "log_level": 0,
             }
         )
     )
-    name, sent = settings.topic(topic), 0
-    for key, value in messages:
+    name = settings.topic(topic)
+    for sent, (key, value) in enumerate(messages, 1):
         while True:
             try:
                 producer.produce(name, value, key, on_delivery=delivered)
                 break
             except BufferError:
                 producer.poll(0.05)
-        sent += 1
         if sent % 5_000 == 0:
             producer.poll(0)
             progress(f"publishing {topic}", sent, total)

@@ -79,9 +79,8 @@ def write(page: Path, tables: Sequence[Table], machine: str) -> None:
     for part in dict.fromkeys(table.part for table in tables):
         shown = "\n".join(table.markdown() for table in tables if table.part == part)
         block = f"<!-- bench:{part} -->\n{shown}\n{machine}\n<!-- end:{part} -->"
-        content, found = re.subn(
-            rf"<!-- bench:{part} -->.*?<!-- end:{part} -->", lambda _: block, content, count=1, flags=re.DOTALL
-        )
-        if not found:
+        place = re.search(rf"<!-- bench:{part} -->.*?<!-- end:{part} -->", content, re.DOTALL)
+        if place is None:
             raise BenchError(f"{page} has no <!-- bench:{part} --> … <!-- end:{part} -->: where should its tables go?")
+        content = content[: place.start()] + block + content[place.end() :]
     page.write_text(content, encoding="utf-8")

@@ -115,7 +115,9 @@ def _when_filled(here: Installation, rows: int) -> float:
     deadline = time.monotonic() + CLICKHOUSE_PATIENCE_S
     while (found := here.ask("SELECT count() FROM {db}.fills")) < rows:
         if time.monotonic() > deadline:
-            raise BenchError(f"ClickHouse holds {found:,} of {rows:,} fills {CLICKHOUSE_PATIENCE_S} s after their commit")
+            raise BenchError(
+                f"ClickHouse holds {found:,} of {rows:,} fills {CLICKHOUSE_PATIENCE_S} s after their commit"
+            )
         time.sleep(0.1)
     return time.time()
 
@@ -133,7 +135,8 @@ def _verify(here: Installation, trades: load.Trades) -> None:
 def read_raw(backlog: Backlog, progress: Progress) -> tuple[int, float]:
     """Read the backlog with a bare confluent-kafka consumer; -> (messages, seconds) after the first batch.
 
-    `queued.min.messages` and `fetch.queue.backoff.ms` are set, else librdkafka stalls for a second when its queue is full.
+    `queued.min.messages` and `fetch.queue.backoff.ms` are set: else librdkafka stalls for a second when its queue is
+    full.
     """
     settings: dict[str, Any] = {
         "group.id": f"bench-raw-{time.time_ns()}",

@@ -17,10 +17,19 @@ from assetstream.models.int128 import (
     magnitude,
     multiply,
     one,
+    prefetch,
     put,
     zero,
 )
-from assetstream.models.interning import find_id, find_pair, find_string, intern, pair, remember
+from assetstream.models.interning import (
+    expect_pair,
+    find_id,
+    find_pair,
+    find_string,
+    intern,
+    pair,
+    remember,
+)
 from assetstream.models.limits import PORTFOLIO_RULES, judge_portfolio, judge_position
 from assetstream.models.outputs import ALERT, FILL, INPUTS
 from assetstream.models.rows import TRADED, touch
@@ -45,7 +54,9 @@ if TYPE_CHECKING:
 
 _TOPIC = INPUTS.index("trades")
 #: places of a trade's texts in the batch
-_USER, _PORTFOLIO, _SYMBOL, _CURRENCY = 1, 2, 4, 5
+_USER, _PORTFOLIO, _SYMBOL, _CURRENCY = _TEXTS = 1, 2, 4, 5
+#: how many messages ahead each step of looking ahead is of the next
+_STRIDE = 4
 
 _APPLIED, _DUPLICATE = np.uint8(Verdict.APPLIED), np.uint8(Verdict.DUPLICATE)
 _MALFORMED, _OUT_OF_RANGE = np.uint8(Verdict.MALFORMED), np.uint8(Verdict.OUT_OF_RANGE)
@@ -113,14 +124,56 @@ def fill(held, sells, quantity, price, notional, fee):  # type: ignore[no-untype
     return Held(after, cost, realized, fees), average, good
 
 
+@inline
+def _find(strings, batch, f, m):  # type: ignore[no-untyped-def]
+    """The number of text f of message m, −1 when it is not known."""
+    at_text, size = batch.text_at[f, m], np.int64(batch.text_len[f, m])
+    number, _ = find_string(strings.table.rows, strings.lengths, strings.index, batch.data, at_text, size)
+    return number
+
+
+@inline
+def _look_ahead(strings, book, ids, batch, m, n, found):  # type: ignore[no-untyped-def]
+    """Find what is known of the next messages, a step of each, so that memory has it ready when their turn comes.
+
+    found int64[6, n]: user, portfolio id, symbol, currency (strings), portfolio and position; −1: not known, so far.
+    """
+    k = m + 3 * _STRIDE
+    if k < n:
+        for f in range(4):
+            found[f, k] = _find(strings, batch, _TEXTS[f], k)
+        prefetch(ids.index, np.int64(batch.id[k, 0] & np.uint64(len(ids.index) - 1)))
+        if found[0, k] >= 0 and found[1, k] >= 0:
+            expect_pair(book.portfolio_index, pair(found[0, k], found[1, k]))
+    k = m + 2 * _STRIDE
+    if 0 <= k < n:
+        found[4, k] = -1
+        if found[0, k] >= 0 and found[1, k] >= 0:
+            found[4, k], _ = find_pair(book.portfolio_index, pair(found[0, k], found[1, k]))
+        if found[4, k] >= 0:
+            prefetch(book.portfolios.rows, found[4, k])
+            prefetch(book.live, found[4, k])
+            if found[2, k] >= 0:
+                expect_pair(book.position_index, pair(found[4, k], found[2, k]))
+    k = m + _STRIDE
+    if 0 <= k < n:
+        found[5, k] = -1
+        if found[4, k] >= 0 and found[2, k] >= 0:
+            found[5, k], _ = find_pair(book.position_index, pair(found[4, k], found[2, k]))
+        if found[5, k] >= 0:
+            prefetch(book.positions.rows, found[5, k])
+            prefetch(book.base, found[5, k])
+            prefetch(book.links, found[5, k])
+
+
 @kernel
-def _trades(strings, book, ids, batch, verdict, fills, alerts, counts):  # type: ignore[no-untyped-def]
+def _trades(strings, book, ids, batch, verdict, fills, alerts, found, counts):  # type: ignore[no-untyped-def]
     """Walk the batch in order; counts = (fills, alerts) written."""
     n_fills, n_alerts = np.int64(0), np.int64(0)
     text, starts, sizes = batch.data, batch.text_at, batch.text_len
-    strings_rows, lengths, string_index = strings.table.rows, strings.lengths, strings.index
-    for m in range(len(verdict)):
-        if verdict[m] >= _MALFORMED:
+    for m in range(-3 * _STRIDE, len(verdict)):
+        _look_ahead(strings, book, ids, batch, m, len(verdict), found)
+        if m < 0 or verdict[m] >= _MALFORMED:
             continue
         quantity, price, fee = at(batch.quantity, m), at(batch.price, m), at(batch.fee, m)
         notional, good = multiply(quantity, price)
@@ -137,15 +190,17 @@ def _trades(strings, book, ids, batch, verdict, fills, alerts, counts):  # type:
             continue
 
         # find what is known of it; nothing is added before it is accepted
-        p, i = np.int64(-1), np.int64(-1)
-        user, _ = find_string(strings_rows, lengths, string_index, text, starts[_USER, m], sizes[_USER, m])
-        name, _ = find_string(strings_rows, lengths, string_index, text, starts[_PORTFOLIO, m], sizes[_PORTFOLIO, m])
-        symbol, _ = find_string(strings_rows, lengths, string_index, text, starts[_SYMBOL, m], sizes[_SYMBOL, m])
-        currency, _ = find_string(strings_rows, lengths, string_index, text, starts[_CURRENCY, m], sizes[_CURRENCY, m])
-        if user >= 0 and name >= 0:
-            p, _ = find_pair(book.portfolio_index, pair(user, name))
-        if p >= 0 and symbol >= 0:
-            i, _ = find_pair(book.position_index, pair(p, symbol))
+        user, name, symbol, currency = found[0, m], found[1, m], found[2, m], found[3, m]
+        p, i = found[4, m], found[5, m]
+        if i < 0:
+            user = _find(strings, batch, _USER, m)
+            name = _find(strings, batch, _PORTFOLIO, m)
+            symbol = _find(strings, batch, _SYMBOL, m)
+            currency = _find(strings, batch, _CURRENCY, m)
+            if user >= 0 and name >= 0:
+                p, _ = find_pair(book.portfolio_index, pair(user, name))
+            if p >= 0 and symbol >= 0:
+                i, _ = find_pair(book.position_index, pair(p, symbol))
         held = Held(zero(), zero(), zero(), zero())
         traded = i >= 0 and book.positions.rows[i].flags & TRADED != 0
         if traded:
@@ -236,7 +291,7 @@ def apply_trades(state: AccountState, batch: TradeBatch) -> TradeResult:
     state = reserve(state, strings=4 * n, portfolios=n, positions=n, routes=2 * n, trade_ids=n)
     verdict = batch.verdict.copy()
     fills, alerts = np.empty(n, FILL), np.empty(n * (1 + PORTFOLIO_RULES), ALERT)
-    counts = np.zeros(2, np.int64)
+    found, counts = np.empty((6, n), np.int64), np.zeros(2, np.int64)
     columns = _Trades(
         batch.data,
         batch.text_at,
@@ -252,5 +307,5 @@ def apply_trades(state: AccountState, batch: TradeBatch) -> TradeResult:
         batch.records.partition,
         batch.records.offset,
     )
-    _trades(strings_of(state), book_of(state), trade_ids_of(state), columns, verdict, fills, alerts, counts)
+    _trades(strings_of(state), book_of(state), trade_ids_of(state), columns, verdict, fills, alerts, found, counts)
     return TradeResult(state, verdict, fills[: counts[0]], alerts[: counts[1]])

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
@@ -161,15 +162,18 @@ def load_word(typingctx, data, at):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def prefetch(typingctx, array, i):  # type: ignore[no-untyped-def]
-    """Ask the memory for element i of a one-dimensional array that will be needed soon. i is not checked."""
+    """Ask the memory for element i of an array, counted from its start, that is needed soon. i is not checked."""
 
     def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
         data = context.make_array(sig.args[0])(context, builder, args[0]).data
-        at = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
+        start = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
+        size = context.get_abi_sizeof(context.get_data_type(sig.args[0].dtype))
         i32 = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [at.type, i32, i32, i32])
-        name = "llvm.prefetch.p0" if at.type.is_opaque else "llvm.prefetch.p0i8"
-        builder.call(builder.module.declare_intrinsic(name, fnty=kind), [at, i32(0), i32(3), i32(1)])
+        kind = ir.FunctionType(ir.VoidType(), [start.type, i32, i32, i32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        for line in range(0, size, 64):
+            at = builder.gep(start, [ir.Constant(ir.IntType(64), line)])
+            builder.call(function, [at, i32(0), i32(3), i32(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.int64), codegen

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from assetstream.models.int128 import high, inline, kernel, load_word, low, product64
+from assetstream.models.int128 import high, inline, kernel, load_word, low, prefetch, product64
 from assetstream.models.rows import Table, append, touch
 
 #: the longest id, symbol or asset
@@ -171,6 +171,12 @@ def sort_by_string(rows, keys, items, n):  # type: ignore[no-untyped-def]
 def pair(a, b):  # type: ignore[no-untyped-def]
     """Two numbers below 2^32 as the key of a pair index."""
     return (np.uint64(a) << _32) | np.uint64(b)
+
+
+@inline
+def expect_pair(index, key):  # type: ignore[no-untyped-def]
+    """A pair's key is looked for soon."""
+    prefetch(index, np.int64(mix(key, _0) & np.uint64(len(index) - 1)) * 2)
 
 
 @inline

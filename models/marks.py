@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from assetstream.models.int128 import at, inline, kernel, put
+from assetstream.models.int128 import at, inline, kernel, prefetch, put
 from assetstream.models.interning import find_pair, intern, pair
 from assetstream.models.limits import PORTFOLIO_RULES, judge_portfolio, judge_position
 from assetstream.models.outputs import ALERT, INPUTS
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from assetstream.models.state import AccountState
 
 _TOPIC = INPUTS.index("prices")
+#: how many positions ahead memory is asked for a portfolio; for a position it is twice that
+_STRIDE = 4
 #: bits of `visited`
 _VISITED, _WRITTEN = 1, 2
 _SLASH = np.uint8(ord("/"))
@@ -103,11 +105,38 @@ def _is_held(row):  # type: ignore[no-untyped-def]
     return row.quantity_lo != 0 or row.quantity_hi != 0
 
 
+@inline
+def _next(book, i):  # type: ignore[no-untyped-def]
+    """The position after i in the list of its symbol, −1: there is none."""
+    return np.int64(book.links[i].next_of_symbol) - 1 if i >= 0 else i
+
+
+@inline
+def _expect_position(book, i):  # type: ignore[no-untyped-def]
+    if i >= 0:
+        prefetch(book.positions.rows, i)
+        prefetch(book.base, i)
+    return _next(book, i)
+
+
+@inline
+def _expect_portfolio(book, i):  # type: ignore[no-untyped-def]
+    if i >= 0:
+        p = np.int64(book.positions.rows[i].portfolio)
+        prefetch(book.portfolios.rows, p)
+        prefetch(book.live, p)
+    return _next(book, i)
+
+
 @kernel
 def _revalue_symbol(strings, book, symbol, new, source, alerts, n):  # type: ignore[no-untyped-def]
     """Revalue and judge the positions of one symbol, each of another portfolio. -> the next n."""
     i = np.int64(book.by_symbol[symbol].first) - 1
+    near, far = i, i  # run ahead, so that memory has ready what is valued next
+    for _ in range(_STRIDE):
+        near, far = _next(book, near), _next(book, _next(book, far))
     while i >= 0:
+        far, near = _expect_position(book, far), _expect_portfolio(book, near)
         row = book.positions.rows[i]
         if row.flags & TRADED:
             if new:
@@ -116,7 +145,7 @@ def _revalue_symbol(strings, book, symbol, new, source, alerts, n):  # type: ign
             turned = _is_held(row) and turn(book, p, source.time)
             repriced = revalue(book, i)
             n = _judge(book, p, i, new or turned or repriced, source, alerts, n)
-        i = np.int64(book.links[i].next_of_symbol) - 1
+        i = _next(book, i)
     return n
 
 

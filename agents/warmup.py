@@ -15,7 +15,7 @@ from assetstream.agents.prices import take_prices
 from assetstream.agents.risk_limits import take_risk_limits
 from assetstream.agents.trades import take_trades
 from assetstream.agents.transactions import take_transactions
-from assetstream.models.decode import decode_marks
+from assetstream.models.decode import compile_kernels, decode_marks
 from assetstream.models.market import market
 from assetstream.models.records import Records, records_of
 from assetstream.streams.settings import Settings
@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 def warm_up(settings: Settings) -> None:
     """Run a small simulated market, bad messages included, through everything that publishes nothing."""
     began = time.perf_counter()
+    compile_kernels()
     account, price = AccountPartition(0, settings), PricePartition(0, settings)
     published: list[tuple[bytes, bytes]] = []
     by_topic: dict[str, list[tuple[bytes | None, bytes | None]]] = {}

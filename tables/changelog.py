@@ -60,7 +60,7 @@ def encode(
     sweep_starts: bool = False,
     limit: int = MAX_RECORD_BYTES,
 ) -> list[bytes]:
-    """The records of one checkpoint, each about `limit` bytes at most, from (table number, rows in use, numbers, rows)."""
+    """The records of one checkpoint, about `limit` bytes each, from (table number, rows in use, numbers, rows)."""
     parts: list[list[bytes]] = [[]]
     counts, room = [0], limit
     for table, in_use, numbers, rows in sections:
@@ -90,6 +90,12 @@ def encode(
         tail = b"".join([head[_AFTER_CRC:], *body])
         records.append(head[:_CRC_AT] + struct.pack("<I", zlib.crc32(tail)) + tail)
     return records
+
+
+def place(value: bytes) -> tuple[int, bool]:
+    """Checkpoint number of a record, and whether a walk over the whole state starts with it; unchecked."""
+    header = HEADER.unpack_from(value)
+    return header[5], bool(header[2] & SWEEP_STARTS)
 
 
 def decode(value: bytes, layout: int, dtypes: Sequence[np.dtype], where: str) -> Delta:

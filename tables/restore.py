@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import structlog
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
@@ -19,8 +20,12 @@ from assetstream.tables.changelog import ChangelogError
 from assetstream.tables.snapshot import Snapshot
 from assetstream.tables.store import Store
 
+log = structlog.get_logger(__name__)
+
 #: an end that doesn't come closer for this long: the previous owner's transaction should have timed out long before
 STUCK_S = 90
+#: read records held before they are put into the snapshots
+TAIL_BYTES = 16 << 20
 
 
 @dataclass
@@ -75,7 +80,9 @@ def restore(
                 "is older than the snapshot (a restored backup?). If that is meant, delete the snapshot's folder, "
                 "state/ under DATA_DIR"
             )
-    _from_kafka(settings, topic, stores, begins, ends, alive, progress)
+    tails = _Tails(snapshots)
+    _from_kafka(settings, topic, stores, begins, ends, alive, progress, tails)
+    tails.write(stores)
     for store in stores.values():
         store.rebuild()
 
@@ -94,6 +101,32 @@ def _from_snapshot(store: Store, snapshot: Snapshot, where: str, begin: int, pro
         store.reset()
 
 
+class _Tails:
+    """What was read from Kafka goes into the snapshots too, so that they stay whole prefixes of the log."""
+
+    def __init__(self, snapshots: Mapping[int, Snapshot]) -> None:
+        self._snapshots = snapshots
+        self._records: dict[int, list[tuple[int, bytes]]] = {}
+        self._bytes = 0
+
+    def add(self, partition: int, offset: int, value: bytes, stores: Mapping[int, Store]) -> None:
+        """One record, just applied to its store."""
+        if partition in self._snapshots:
+            self._records.setdefault(partition, []).append((offset, value))
+            self._bytes += len(value)
+            if self._bytes > TAIL_BYTES:
+                self.write(stores)
+
+    def write(self, stores: Mapping[int, Store]) -> None:
+        """Put what was read so far into the snapshots."""
+        for partition, records in self._records.items():
+            try:
+                self._snapshots[partition].append(records, stores[partition].position)
+            except Exception as error:
+                log.warning("snapshot can't be written, going on without it", error=str(error))
+        self._records, self._bytes = {}, 0
+
+
 def _from_kafka(
     settings: Settings,
     topic: str,
@@ -102,6 +135,7 @@ def _from_kafka(
     ends: Mapping[tuple[str, int], int],
     alive: Callable[[], bool],
     progress: Progress,
+    tails: _Tails,
 ) -> None:
     waiting = {p for p, store in stores.items() if max(store.position, begins[topic, p]) < ends[topic, p]}
     if not waiting:
@@ -141,6 +175,7 @@ def _from_kafka(
                     where = f"{topic}-{p} at offset {message.offset()}"
                     progress.rows += stores[p].apply(message.value(), message.offset(), where)
                     progress.records += 1
+                    tails.add(p, message.offset(), message.value(), stores)
                     deadline = time.monotonic() + STUCK_S
                 elif error.code() == KafkaError._PARTITION_EOF:
                     # Its offset passes the markers at the end; below an open transaction it comes again later.

@@ -17,6 +17,8 @@ from pathlib import Path
 import structlog
 from rocksdict import AccessType, Options, Rdict, WriteBatch
 
+from assetstream.tables.changelog import place
+
 log = structlog.get_logger(__name__)
 _META = b"meta"
 FORMAT = 1
@@ -28,6 +30,7 @@ class Snapshot:
     def __init__(self, db: Rdict, path: Path, identity: str, position: int) -> None:
         self._db, self.path, self._identity = db, path, identity
         self.position = position  # next changelog offset to read; 0: empty
+        self._checkpoint = 0  # number of the last record's checkpoint
 
     @classmethod
     def open(cls, path: Path, identity: str) -> Snapshot | None:
@@ -48,7 +51,7 @@ class Snapshot:
         except ValueError:
             meta = {}
         if meta.get("identity") == identity and meta.get("format") == FORMAT:
-            snapshot.position = int(meta["position"])
+            snapshot.position, snapshot._checkpoint = int(meta["position"]), int(meta["checkpoint"])
         elif meta:
             log.warning("snapshot is another's, made anew", path=str(path), found=meta.get("identity"))
             snapshot.clear()
@@ -61,16 +64,26 @@ class Snapshot:
                 yield int.from_bytes(key[1:], "big"), value
 
     def append(self, records: Sequence[tuple[int, bytes]], position: int, first: int | None = None) -> None:
-        """Add committed records up to `position`, and drop those before `first`; all or nothing."""
+        """Add committed records up to `position`, and drop those before `first`; all or nothing.
+
+        Records that don't follow the last one would make a hole, so they are left out; then the snapshot stays empty
+        until a sweep starts.
+        """
         batch = WriteBatch(raw_mode=True)
+        checkpoint = self._checkpoint
         for offset, value in records:
+            number, sweep_starts = place(value)
+            if number not in (checkpoint, checkpoint + 1) and not (checkpoint == 0 and sweep_starts):
+                self.clear()
+                return
+            checkpoint = number
             batch.put(_key(offset), value)
         if first is not None:
             batch.delete_range(_key(0), _key(first))
-        meta = {"format": FORMAT, "identity": self._identity, "position": position}
+        meta = {"format": FORMAT, "identity": self._identity, "position": position, "checkpoint": checkpoint}
         batch.put(_META, json.dumps(meta).encode())
         self._db.write(batch)
-        self.position = position
+        self.position, self._checkpoint = position, checkpoint
 
     def clear(self) -> None:
         """Drop everything."""
@@ -78,7 +91,7 @@ class Snapshot:
         batch.delete_range(_key(0), _key((1 << 63) - 1))
         batch.delete(_META)
         self._db.write(batch)
-        self.position = 0
+        self.position = self._checkpoint = 0
 
     def close(self) -> None:
         """Let the folder go."""

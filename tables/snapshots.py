@@ -71,7 +71,8 @@ class Snapshots:
             obsolete, self._obsolete = self._obsolete, {}
             for key, records in held.items():
                 snapshot = self._open.get(key)
-                if snapshot is not None and records[0][0] >= snapshot.position:
+                records = [(offset, value) for offset, value in records if snapshot and offset >= snapshot.position]
+                if snapshot is not None and records:
                     self._append(key, snapshot, records, obsolete.get(key))
         if obsolete:
             self._delete_records(obsolete)

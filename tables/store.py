@@ -97,7 +97,7 @@ class Store:
         return sections
 
     def written(self, cut: Cut, records: Sequence[tuple[int, int]]) -> int | None:
-        """The cut is committed as changelog records (offset, bytes). -> the offset before which the log may be deleted."""
+        """The cut is committed as changelog records (offset, bytes). -> the offset before which the log may go."""
         size = sum(n for _, n in records)
         self.position = records[-1][0] + 1
         self.log_bytes += size

@@ -1,6 +1,6 @@
 """Finding things: strings by their bytes, rows by a pair of numbers, remembered ids. Open addressing, linear probing.
 
-An index is a power of two of slots, at most half of them used; it is derived from the rows and made again when they
+An index is a power of two of slots, at most two thirds of them used; it is derived from the rows and made again when they
 are restored or outgrow it. Rows are never removed, except that a full ring of ids forgets the oldest.
 """
 
@@ -23,7 +23,7 @@ _0, _1, _ALL = np.uint64(0), np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
 
 def slots_for(capacity: int) -> int:
     """How many slots an index needs for `capacity` rows."""
-    return max(16, 1 << (2 * capacity - 1).bit_length())
+    return max(16, 1 << (3 * capacity // 2).bit_length())
 
 
 @inline
@@ -70,7 +70,7 @@ def hash_text(data, at, n):  # type: ignore[no-untyped-def]
 
 @inline
 def _same(text, data, at, n):  # type: ignore[no-untyped-def]
-    for k in range(0, n, 8):
+    for k in range(0, n, 8):  # noqa: SIM110
         if text[k >> 3] != word_at(data, at + k, min(8, n - k)):
             return False
     return True
@@ -164,7 +164,7 @@ def sort_by_string(rows, keys, items, n):  # type: ignore[no-untyped-def]
         _sift(rows, keys, items, 0, end)
 
 
-# ------------------------------------------------------------------------------------------------------ pairs of numbers
+# ------------------------------------------------------------------------------------------- pairs of numbers
 
 
 @inline
@@ -203,11 +203,11 @@ def index_pairs(a, b, first, n, index):  # type: ignore[no-untyped-def]
     """Fill the empty index with rows first … n−1, whose keys are (a[i], b[i])."""
     for i in range(first, n):
         key = pair(a[i], b[i])
-        row, slot = find_pair(index, key)
+        _, slot = find_pair(index, key)
         put_pair(index, slot, key, i)
 
 
-# -------------------------------------------------------------------------------------------------------- remembered ids
+# --------------------------------------------------------------------------------------------- remembered ids
 
 
 class Ring(NamedTuple):

@@ -98,7 +98,7 @@ def write_alert(alert, portfolio, symbol, kind, subject, old, new, has_limit, nu
 
 @inline
 def position_level(book, i, whole):  # type: ignore[no-untyped-def]
-    """(new level, value, has limit, limit) of POSITION_LIMIT for position i; unpriced, only a missing limit moves it."""
+    """(new level, value, has limit, limit) for position i; unpriced, only a missing limit moves it."""
     row, priced = book.positions.rows[i], whole and book.links[i].state == PRICED
     portfolio = book.portfolios.rows[row.portfolio]
     limit = at(portfolio.limits, MAX_POSITION_SIZE)
@@ -253,7 +253,7 @@ def _judge_all_positions(strings, book, p, whole, source, alerts, n, scratch):  
 
 @kernel
 def _limits(strings, book, batch, first, verdict, alerts, scratch, counts):  # type: ignore[no-untyped-def]
-    """Walk the batch from message `first`, while the alerts of a message surely fit; counts = (next message, alerts)."""
+    """Walk the batch from message `first` while a message's alerts surely fit; counts = (next message, alerts)."""
     n, m = np.int64(0), np.int64(first)
     at_most = book.positions.count[0] + PORTFOLIO_RULES
     while m < len(verdict) and n + at_most <= len(alerts):

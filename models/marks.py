@@ -1,4 +1,4 @@
-"""Marks: each is taken in turn, revalues what depends on it and is judged before the next (interface, sections 3, 4)."""
+"""Marks: each is taken in turn and revalues what depends on it, judged before the next (interface, section 4)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _APPLIED, _IGNORED, _MALFORMED = (np.uint8(v) for v in (Verdict.APPLIED, Verdict
 
 
 class MarkResult(NamedTuple):
-    """What became of a batch of marks: the verdict of each (uint8[n], IGNORED when not newer), and ALERT rows in order."""
+    """What became of a batch of marks: verdicts (uint8[n], IGNORED when not newer), and ALERT rows in order."""
 
     state: AccountState
     verdict: np.ndarray
@@ -190,7 +190,7 @@ def _revalue_dependents(strings, book, symbol, new, source, alerts, n, scratch):
 
 @inline
 def _is_rate(data, at, n):  # type: ignore[no-untyped-def]
-    for k in range(n):
+    for k in range(n):  # noqa: SIM110
         if data[at + k] == _SLASH:
             return True
     return False

@@ -63,7 +63,7 @@ def _is_other_quote(data, at, n, currency_at, currency_n):  # type: ignore[no-un
         return False
     if n - start != currency_n:
         return True
-    for k in range(currency_n):
+    for k in range(currency_n):  # noqa: SIM110
         if data[at + start + k] != data[currency_at + k]:
             return True
     return False

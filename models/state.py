@@ -124,7 +124,7 @@ class AccountState(NamedTuple):
 
 
 class PriceState(NamedTuple):
-    """Everything of a price partition: the latest accepted price of each symbol. by_symbol: price row + 1 per string."""
+    """Everything of a price partition: each symbol's latest accepted price. by_symbol: price row + 1 per string."""
 
     strings: Table
     prices: Table

@@ -440,7 +440,6 @@ class Worker:
                 await self._make_ready(epoch, begins, began)
 
     async def _make_ready(self, epoch: int, begins: dict[tuple[str, int], int], began: float) -> None:
-        marks = decode_marks(self._follower.latest())
         for partition in (*self.accounts.values(), *self.prices.values()):
             for name in partition.inputs:
                 topic, applied = self.settings.topic(name), partition.applied(name)
@@ -451,6 +450,8 @@ class Worker:
                 await self.app.consumer.seek(TP(topic, partition.number), partition.next[name])
                 if self.epoch != epoch:
                     return
+        # From here on without a pause: a mark that arrives now waits for its turn, and finds the partitions ready.
+        marks = decode_marks(self._follower.latest())
         for account in self.accounts.values():
             account.take_marks(marks)
         self.ready = set(self.assigned)

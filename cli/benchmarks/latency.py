@@ -261,23 +261,19 @@ def _table(
         quantiles = [float(np.quantile(seen, q)) for q in (0.5, 0.9, 0.99, 0.999, 1)]
         wanted = "–" if way.startswith("price") else f"{WANTED_MS[0]:.0f} / {WANTED_MS[1]:.0f}"
         rows.append((way, len(seen), *quantiles, wanted, None if expected is None else expected - len(seen)))
-    columns = (
-        "from produce() to readable, ms",
-        "measured",
-        "p50",
-        "p90",
-        "p99",
-        "p99.9",
-        "max",
-        "wanted p50 / p99",
-        "missing",
-    )
+    columns = ("from → to", "measured", "p50", "p90", "p99", "p99.9", "max", "p50 / p99 wanted", "missing")
     note = (
         f"{planned.rate:,} trades/s and {planned.prices:,} prices/s for {planned.seconds - warm_up:.0f} s, after "
         f"{warm_up:.0f} s of warm-up; linger.ms of the publisher: {LINGER_MS}; it was late by {sent.late_ms:.1f} ms at "
         "most. Missing: prices superseded before they were judged, as the interface allows."
     )
-    return Table("latency", "Latency at a steady load, read_committed", columns, rows, note)
+    return Table(
+        "latency",
+        "Latency at a steady load, ms from produce() to readable by a read_committed consumer",
+        columns,
+        rows,
+        note,
+    )
 
 
 def _to_updates(planned: Load, sent: Sent, received: Received) -> np.ndarray:

@@ -17,13 +17,13 @@ from assetstream.streams.embedded_kafka import Progress, silent
 from assetstream.streams.settings import Settings
 
 USERS, SYMBOLS = 500, 97
-#: the limits of everyone: about one trade in a hundred moves a rule to another level
+#: the limits of everyone: one or two trades in a hundred move a rule to another level, early and late in a run
 LIMITS = {
-    "max_position_size": "3000",
-    "max_portfolio_value": "140000",
-    "max_daily_loss": "4000",
-    "max_weekly_loss": "6000",
-    "max_total_loss": "8000",
+    "max_position_size": "8000",
+    "max_portfolio_value": "100000",
+    "max_daily_loss": "100",
+    "max_weekly_loss": "2000",
+    "max_total_loss": "5000",
 }
 #: microseconds that times can be moved by and stay in one UTC day
 MOST = 14 * 3_600_000_000

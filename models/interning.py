@@ -1,7 +1,7 @@
 """Finding things: strings by their bytes, rows by a pair of numbers, remembered ids. Open addressing, linear probing.
 
-An index is a power of two of slots, at most two thirds of them used; it is derived from the rows and made again when they
-are restored or outgrow it. Rows are never removed, except that a full ring of ids forgets the oldest.
+An index is a power of two of slots, at most two thirds of them used; it is derived from the rows, and made again when
+they are restored or outgrow it. Rows are never removed, except that a full ring of ids forgets the oldest.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Publisher:
         for cut in cuts:
             self._dead_letters(cut, made, rows)
         self._alerts([cut for cut in cuts if cut.work.alerts], made, rows)
-        self._updates([cut for cut in cuts if cut.updates is not None and len(cut.updates)], made, rows)
+        self._updates([cut for cut in cuts if len(cut.updates)], made, rows)
         if parts := [part for cut in cuts for part in cut.work.fills]:
             rows["fills"] = [batches.fills(*batches.joined(parts))]
         for cut in cuts:

@@ -16,6 +16,7 @@ import numpy as np
 from assetstream.models import state as states
 from assetstream.models.decode import MarkBatch
 from assetstream.models.marks import apply_marks
+from assetstream.models.outputs import UPDATE
 from assetstream.models.records import Records
 from assetstream.models.updates import collect_updates, next_update_ms
 from assetstream.models.verdicts import Verdict
@@ -44,8 +45,8 @@ class PartitionCut(NamedTuple):
 
     partition: Partition
     work: Work
-    updates: np.ndarray | None
-    unpriced: np.ndarray | None
+    updates: np.ndarray  # UPDATE rows
+    unpriced: np.ndarray  # int32, the symbols they name
     state: Any
     changes: Cut
     sources: dict[tuple[str, int], int]
@@ -99,8 +100,9 @@ class Partition:
         sources = {(self.settings.topic(t), self.number): offset for t, offset in self.next.items()}
         return PartitionCut(self, work, updates, unpriced, self.store.state, self.store.cut(), sources)
 
-    def _collect(self, now_ms: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-        return None, None
+    def _collect(self, now_ms: int) -> tuple[np.ndarray, np.ndarray]:
+        """Updates that are due, and the unpriced symbols they name."""
+        return np.empty(0, UPDATE), np.empty(0, np.int32)
 
 
 class AccountPartition(Partition):
@@ -128,7 +130,7 @@ class AccountPartition(Partition):
         due = next_update_ms(self.store.state, self.settings.mark_update_ms)
         return due is not None and due <= now_ms
 
-    def _collect(self, now_ms: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def _collect(self, now_ms: int) -> tuple[np.ndarray, np.ndarray]:
         result = collect_updates(self.store.state, now_ms, self.settings.mark_update_ms)
         return result.updates, result.unpriced
 

@@ -57,8 +57,8 @@ class View:
         """One line for where no terminal is."""
         v = self.vitals
         return (
-            f"{v.seconds:5.0f} s  {v.messages:>9,} messages  {v.rate:>7,.0f}/s  p50 {_ms(v.p50_ms)}  p99 {_ms(v.p99_ms)}"
-            f"  lag {v.lag:,}  portfolios {len(self.portfolios):,}  alerts {self.alert_count:,}"
+            f"{v.seconds:5.0f} s  {v.messages:>9,} messages  {v.rate:>7,.0f}/s  p50 {_ms(v.p50_ms)}"
+            f"  p99 {_ms(v.p99_ms)}  lag {v.lag:,}  portfolios {len(self.portfolios):,}  alerts {self.alert_count:,}"
             f"  dead letters {v.rejected:,}  ClickHouse rows {v.rows:,}"
         )
 
@@ -88,7 +88,8 @@ class View:
         m = self.portfolios[key]
         total = Decimal(m["total_pnl"])
         arrow = {1: "▲", 0: " ", -1: "▼"}[(total > self.before.get(key, total)) - (total < self.before.get(key, total))]
-        money = [_money(m[name]) for name in ("market_value", "gross_exposure", "realized_pnl", "unrealized_pnl", "fees")]
+        shown = ("market_value", "gross_exposure", "realized_pnl", "unrealized_pnl", "fees")
+        money = [_money(m[name]) for name in shown]
         name = f"{key[0]}/{key[1]}" + ("" if m["complete"] else f"  unpriced: {', '.join(m['unpriced'])}")
         return [name, *money, _signed(total, arrow), _signed(Decimal(m["daily_pnl"]))]
 

@@ -14,7 +14,8 @@ from typing import Annotated, Any
 import structlog
 import typer
 
-from assetstream.streams import admin, logs, settings as settings_module
+from assetstream.streams import admin, logs
+from assetstream.streams import settings as settings_module
 from assetstream.streams.health import HealthServer
 from assetstream.streams.membership import check_format
 from assetstream.streams.settings import Settings

@@ -123,7 +123,7 @@ class Account(IntEnum):
     FEES = 2
 
 
-#: what became of wallet event `message` of the batch: COMPLETED, or FAILED with a code; the balance of its asset after it
+#: what became of wallet event `message` of the batch: COMPLETED, or FAILED with a code; its asset's balance after it
 OUTCOME = _dtype(
     ("message", "<i4"),
     ("wallet", "<i4"),

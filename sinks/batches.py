@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from numba import njit
 
 from assetstream.models.encode import Encoded, Names, names_of
 from assetstream.models.messages import TransactionType
-from assetstream.models.outputs import Account, Code, decimal_column
+from assetstream.models.outputs import Account, Code, concatenated, decimal_column
 from assetstream.models.records import Records
 from assetstream.models.verdicts import Verdict
 from assetstream.sinks.schema import TABLES
@@ -200,7 +200,7 @@ def joined(parts: Sequence[tuple[TradeBatch, np.ndarray]]) -> tuple[TradeBatch, 
     bytes_before = np.cumsum([0, *(len(batch.data) for batch in batches[:-1])])
     rows = concatenated([rows for _, rows in parts])
     rows["message"] += np.repeat(first, [len(rows) for _, rows in parts]).astype(np.int32)
-    columns = {
+    columns: dict[str, Any] = {
         name: np.concatenate([getattr(batch, name) for batch in batches])
         for name in ("data", "side", "asset_type", "quantity", "price", "fee", "executed_at")
     }

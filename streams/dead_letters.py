@@ -48,9 +48,7 @@ def rejected(
     if len(message) == 0:
         return None
     words = {"key": "symbol" if by_symbol else "user_id", "subject": "symbol" if by_symbol else "position"}
-    detail = [
-        details.get(int(i)) or DETAILS.get(Verdict(int(verdict[i])), "").format(**words) for i in message
-    ]
+    detail = [details.get(int(i)) or DETAILS.get(Verdict(int(verdict[i])), "").format(**words) for i in message]
     return Rejected(records, message, verdict[message], detail, np.full(len(message), now_us, np.int64))
 
 

@@ -49,6 +49,4 @@ def check_format() -> None:
         consumer.close()
     raw = getattr(theirs, "_serialized", theirs)
     if raw != ours:
-        raise MetadataFormatChanged(
-            f"expected {ours!r}, librdkafka gave {raw!r}; install the pinned confluent-kafka"
-        )
+        raise MetadataFormatChanged(f"expected {ours!r}, librdkafka gave {raw!r}; install the pinned confluent-kafka")

@@ -33,9 +33,7 @@ MARKS = Counter("marks_taken_total", "Marks revalued with")
 # -- what was computed --------------------------------------------------------------------------------------------
 
 #: One kernel call over one batch: positions, P&L, valuation and limit checks of all its messages.
-CALCULATION = Histogram(
-    "portfolio_calculation_duration_seconds", "Kernel time per batch", ["kind"], buckets=_DURATION
-)
+CALCULATION = Histogram("portfolio_calculation_duration_seconds", "Kernel time per batch", ["kind"], buckets=_DURATION)
 
 #: Alerts published because a rule's level rose, by type and new severity.
 BREACHES = Counter("risk_limit_breaches_total", "Alerts of a rising level", ["type", "severity"])

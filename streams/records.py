@@ -187,9 +187,7 @@ def parse(
     table = np.empty((len(raw) // HEADER, 9), np.int64)
     count = _batches(data, table)
     if count < 0:
-        raise CorruptBatch(
-            f"{topic}-{partition}: no record batch v2 at byte {-1 - count} of a fetch from {first}"
-        )
+        raise CorruptBatch(f"{topic}-{partition}: no record batch v2 at byte {-1 - count} of a fetch from {first}")
     table = table[:count]
     if count == 0:
         return _empty(topic, partition), first
@@ -198,9 +196,7 @@ def parse(
         for at, end in table[:, :2].tolist():
             want = int.from_bytes(view[at + CRC_AT : at + CRC_AT + 4], "big")
             if calc_crc32c(view[at + ATTRIBUTES_AT : end]) != want:
-                raise CorruptBatch(
-                    f"{topic}-{partition}: a batch fetched from offset {first} fails its checksum"
-                )
+                raise CorruptBatch(f"{topic}-{partition}: a batch fetched from offset {first} fails its checksum")
     following = int(table[-1, BASE] + table[-1, LAST_DELTA] + 1)
     table = table[_visible(table, data, aborted)]
     starts, ends = table[:, AT] + HEADER, table[:, END].copy()

@@ -25,8 +25,7 @@ class UnknownSetting(ValueError):
         self.names = names
         super().__init__(
             "; ".join(
-                f"unknown setting {name}" + (f", did you mean {near}?" if near else "")
-                for name, near in names.items()
+                f"unknown setting {name}" + (f", did you mean {near}?" if near else "") for name, near in names.items()
             )
         )
 
@@ -51,9 +50,7 @@ class Settings(BaseSettings):
     clickhouse_password: SecretStr = SecretStr("")
     clickhouse_database: str = Field("assetstream", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
     clickhouse_ca_location: Path | None = None
-    clickhouse_ttl_days: int | None = Field(
-        None, ge=1, description="rows older than this are dropped; None: never"
-    )
+    clickhouse_ttl_days: int | None = Field(None, ge=1, description="rows older than this are dropped; None: never")
 
     data_dir: Path = Path("data")
     topic_prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,64}$")
@@ -62,9 +59,7 @@ class Settings(BaseSettings):
     retention_days: float = Field(7, description="of input topics; negative: for ever")
     base_currency: str = Field("USD", pattern=r"^[A-Za-z0-9._:/-]{1,32}$")
     consumer_group: str = Field("assetstream", pattern=r"^[A-Za-z0-9._-]{1,64}$")
-    session_timeout_s: float = Field(
-        6, ge=1, le=300, description="a silent worker loses its partitions after this"
-    )
+    session_timeout_s: float = Field(6, ge=1, le=300, description="a silent worker loses its partitions after this")
 
     checkpoint_ms: int = Field(20, ge=1, le=60_000)
     mark_update_ms: int = Field(1000, ge=0, le=3_600_000)
@@ -102,8 +97,7 @@ class Settings(BaseSettings):
             "ssl.certificate.location": self.kafka_ssl_certificate_location
             and str(self.kafka_ssl_certificate_location),
             "ssl.key.location": self.kafka_ssl_key_location and str(self.kafka_ssl_key_location),
-            "ssl.key.password": self.kafka_ssl_key_password
-            and self.kafka_ssl_key_password.get_secret_value(),
+            "ssl.key.password": self.kafka_ssl_key_password and self.kafka_ssl_key_password.get_secret_value(),
         }
         return {
             "bootstrap.servers": self.kafka_bootstrap_servers,

@@ -1,0 +1,314 @@
+"""A worker's life: it starts or says why not, restores, hands over, leaves in order, and heals when servers go away."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from assetstream.cli.init import init_all
+from assetstream.cli.stack import EmbeddedStack
+from assetstream.models.market import market
+from assetstream.sinks.clickhouse import connect
+from assetstream.sinks.embedded_clickhouse import EmbeddedClickHouse
+from assetstream.streams.embedded_kafka import EmbeddedKafka
+from assetstream.streams.processes import Pid
+from assetstream.streams.settings import Settings
+from tests.integration.pipeline import (
+    Check,
+    Pipeline,
+    logs_on_failure,  # noqa: F401
+    phases,
+    pipeline,
+    run,
+    wait_until,
+)
+
+USERS, SYMBOLS, BAD = 20, 10, 0.01
+MESSAGES = 12_000
+
+
+def settings_of(stack: EmbeddedStack, name: str, **more: object) -> Settings:
+    return stack.settings(topic_prefix=f"{name}.", clickhouse_database=name, **more)
+
+
+# -- a life in order --------------------------------------------------------------------------------------------------
+
+
+def test_sigterm_hands_over_and_a_restart_restores(stack: EmbeddedStack, tmp_path: Path) -> None:
+    limits, prices, trades, more_limits, more_trades = phases(market(USERS, SYMBOLS, 11, bad=BAD), MESSAGES)
+    with pipeline(settings_of(stack, "terminated", snapshot_s=1.0), tmp_path, "one", "two") as running:
+        one, two = running.workers
+        for phase in (limits, prices):
+            running.publish(phase)
+            running.settle()
+            running.feed()
+        with ThreadPoolExecutor(1) as pool:
+            publishing = pool.submit(running.publish, trades, 2000.0)
+            wait_until(lambda: one.metric("messages_total", topic="trades") > 200, "work", pause=0.02)
+            assert one.get("/healthz") == (200, "alive\n")
+            code, seconds = one.terminate()
+            left = time.monotonic()
+            running.workers.remove(one)
+            wait_until(lambda: two.metric("ready_partitions") == 8, "the partitions to be handed over", pause=0.02)
+            taken_over = time.monotonic() - left
+            publishing.result()
+        assert code == 0
+        assert seconds < 10
+        assert taken_over < 5  # it left the group: nobody waits for a session to time out
+        assert "worker stopped" in one.tail(3)
+        running.settle()
+        running.feed()
+        Check(running).everything()
+
+        # all of them end, and begin again where they were: one from its snapshots, one with an empty folder
+        assert two.terminate()[0] == 0
+        running.publish(more_limits)
+        assert any((running.folder / "data-two" / "state").rglob("*.log"))
+        shutil.rmtree(running.folder / "data-one")
+        again = running.start("one", "two")
+        assert all(worker.metric("restored_rows_total") > 0 for worker in again)
+        running.settle()
+        running.feed()
+        running.publish(trades)  # every single one is known, by id and by content
+        running.publish(more_trades)
+        running.settle()
+        running.feed()
+        assert running.reference.counts["trades", "duplicate"] > MESSAGES / 4
+        Check(running).everything()
+        for worker in again:
+            status, text = worker.get("/readyz")
+            assert (status, text) == (200, "ready\n")
+
+
+def test_readyz_says_what_is_missing(stack: EmbeddedStack, tmp_path: Path) -> None:
+    with pipeline(settings_of(stack, "readiness"), tmp_path) as running:
+        (worker,) = running.start("one", ready=False)
+        wait_until(lambda: worker.get("/healthz")[0] == 200, "the worker to be alive", pause=0.01)
+        status, text = worker.get("/readyz")
+        assert status == 503
+        assert text.startswith("waiting for ")
+        worker.wait_ready()
+        assert worker.metric("assigned_partitions") == worker.metric("ready_partitions") == 8
+        assert worker.get("/nothing")[0] == 404
+
+
+# -- why it does not start --------------------------------------------------------------------------------------------
+
+
+def refused(settings: Settings, folder: Path, *arguments: str) -> str:
+    """What a worker says that ends with exit code 1, in one line."""
+    ended = run(settings, folder, "worker", *(arguments or ("--metrics-port", "0")), timeout=90)
+    assert ended.returncode == 1, ended
+    assert "Traceback" not in ended.stderr
+    lines = [line for line in ended.stderr.splitlines() if line.strip()]
+    return lines[-1]
+
+
+def test_without_topics(stack: EmbeddedStack, tmp_path: Path) -> None:
+    said = refused(settings_of(stack, "nowhere"), tmp_path)
+    assert "nowhere." in said
+    assert "assetstream init" in said
+
+
+def test_with_another_number_of_partitions(stack: EmbeddedStack, tmp_path: Path) -> None:
+    init_all(settings_of(stack, "four", partitions=4))
+    said = refused(settings_of(stack, "four"), tmp_path)
+    assert "has 4 partitions, should have 8" in said
+
+
+def test_with_a_newer_schema(stack: EmbeddedStack, tmp_path: Path) -> None:
+    settings = settings_of(stack, "newer")
+    init_all(settings)
+    client = connect(settings)
+    client.command("INSERT INTO newer.schema_migrations VALUES (99, 'from the future', 'x', now64(6))")
+    client.close()
+    said = refused(settings, tmp_path)
+    assert "schema version 99" in said
+    assert "upgrade" in said
+
+
+def test_without_tables(stack: EmbeddedStack, tmp_path: Path) -> None:
+    settings = settings_of(stack, "tableless")
+    init_all(settings)
+    client = connect(settings)
+    client.command("DROP DATABASE tableless")
+    client.close()
+    assert "assetstream init" in refused(settings, tmp_path)
+
+
+def test_with_its_port_taken(stack: EmbeddedStack, tmp_path: Path) -> None:
+    settings = settings_of(stack, "port-taken", clickhouse_database="port_taken")
+    init_all(settings)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        said = refused(settings, tmp_path, "--metrics-port", port)
+    assert f"port {port}" in said
+    assert "--metrics-port" in said
+
+
+def test_without_a_broker(stack: EmbeddedStack, tmp_path: Path) -> None:
+    settings = settings_of(stack, "away", kafka_bootstrap_servers="127.0.0.1:9")
+    said = refused(settings, tmp_path)
+    assert "127.0.0.1:9" in said
+    assert "assetstream up" in said
+
+
+# -- servers that go away ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EmbeddedKafka, EmbeddedClickHouse]]:
+    """A Kafka and a ClickHouse of these tests' own, to kill."""
+    folder = tmp_path_factory.mktemp("servers")
+    kafka, clickhouse = EmbeddedKafka(folder), EmbeddedClickHouse(folder)
+    with ThreadPoolExecutor(2) as pool:
+        for start in [pool.submit(server.start, attached=True) for server in (kafka, clickhouse)]:
+            start.result()
+    yield kafka, clickhouse
+    kafka.stop()
+    clickhouse.stop()
+
+
+def alive(server: EmbeddedKafka | EmbeddedClickHouse) -> Pid:
+    process = server.process
+    assert process is not None
+    return process
+
+
+def kill(server: EmbeddedKafka | EmbeddedClickHouse) -> int:
+    """Kill -9; -> the port it had."""
+    process = alive(server)
+    process.signal(signal.SIGKILL)
+    wait_until(lambda: not process.alive, "the server's end", 20)
+    return process.port
+
+
+def own(servers: tuple[EmbeddedKafka, EmbeddedClickHouse], name: str) -> Settings:
+    kafka, clickhouse = map(alive, servers)
+    return Settings(
+        kafka_bootstrap_servers=f"127.0.0.1:{kafka.port}",
+        clickhouse_url=f"http://127.0.0.1:{clickhouse.port}",
+        topic_prefix=f"{name}.",
+        clickhouse_database=name,
+        _env_file=None,
+    )
+
+
+def test_kafka_dies_and_comes_back(servers: tuple[EmbeddedKafka, EmbeddedClickHouse], tmp_path: Path) -> None:
+    kafka, _ = servers
+    *before, last = phases(market(USERS, SYMBOLS, 12, bad=BAD), MESSAGES)
+    with pipeline(own(servers, "kafka_dies"), tmp_path, "one", "two") as running:
+        for phase in before:
+            running.publish(phase)
+            running.settle()
+            running.feed()
+        with ThreadPoolExecutor(1) as pool:
+            publishing = pool.submit(running.publish, last, 1000.0)
+            time.sleep(1)
+            port = kill(kafka)
+            time.sleep(4)
+            assert all(worker.get("/healthz")[0] == 200 for worker in running.workers)
+            kafka.start(port=port, attached=True)
+            publishing.result()
+        wait_until(lambda: all(worker.is_ready for worker in running.workers), "the workers to heal")
+        running.settle()
+        running.feed()
+        Check(running).everything()
+        assert all(worker.terminate()[0] == 0 for worker in running.workers)
+
+
+def test_kafka_stays_away_while_a_worker_is_asked_to_end(
+    servers: tuple[EmbeddedKafka, EmbeddedClickHouse], tmp_path: Path
+) -> None:
+    """It can't write a last checkpoint, but it must not hang: what it had is taken again by its successor."""
+    kafka, _ = servers
+    with pipeline(own(servers, "kafka_away"), tmp_path, "one") as running:
+        running.publish(islice(market(USERS, SYMBOLS, 13), 500))
+        running.settle()
+        port = kill(kafka)
+        try:
+            code, seconds = running.workers[0].terminate(90)
+            assert seconds < 60, (code, seconds)
+        finally:
+            kafka.start(port=port, attached=True)
+        running.workers.clear()
+        running.start("one")
+        running.settle()
+        running.feed()
+        Check(running).keys()
+        with Check(running).client() as client:
+            Check(running)._positions(client)
+
+
+def test_clickhouse_dies_and_comes_back(servers: tuple[EmbeddedKafka, EmbeddedClickHouse], tmp_path: Path) -> None:
+    _, clickhouse = servers
+    limits, prices, trades, more_limits, more_trades = phases(market(USERS, SYMBOLS, 14, bad=BAD), MESSAGES)
+    with pipeline(own(servers, "clickhouse_dies"), tmp_path, "one", "two") as running:
+        for phase in (limits, prices):
+            running.publish(phase)
+            running.settle()
+            running.feed()
+        running.publish(trades)  # and at once, while rows are on their way:
+        port = kill(clickhouse)
+        agents_settle(running)
+        running.feed()
+        running.publish(more_limits)
+        agents_settle(running)
+        running.feed()
+        running.publish(more_trades)
+        agents_settle(running)
+        running.feed()
+        Check(running).topics()  # alerts flow on
+        assert all(worker.is_ready for worker in running.workers)
+        wait_until(lambda: errors(running) > 0, "the metric to tell")
+        # workers come and go meanwhile
+        running.workers[1].kill()
+        del running.workers[1]
+        running.start("two")
+        clickhouse.start(port=port, attached=True)
+        running.settle()
+        Check(running).everything()
+
+
+def errors(running: Pipeline) -> float:
+    return sum(worker.metric("clickhouse_errors_total") for worker in running.workers)
+
+
+def agents_settle(running: Pipeline) -> None:
+    """Return when the agents have taken all, whatever the sinks have."""
+    from assetstream.cli.lag import lags
+
+    group = running.settings.group("agents")
+
+    def settled() -> bool:
+        try:
+            return sum(row.lag for row in lags(running.settings) if row.group == group) == 0
+        except KafkaException:
+            return False
+
+    wait_until(settled, "the agents' lag to be zero")
+
+
+def test_the_groups_are_empty_when_all_have_left(stack: EmbeddedStack, tmp_path: Path) -> None:
+    settings = settings_of(stack, "leaving")
+    with pipeline(settings, tmp_path, "one") as running:
+        assert members(settings) == {"agents": 1, "sinks": 1}
+        assert running.workers[0].terminate()[0] == 0
+        assert members(settings) == {"agents": 0, "sinks": 0}
+
+
+def members(settings: Settings) -> dict[str, int]:
+    """How many members each of our groups has."""
+    names = {settings.group(name): name for name in ("agents", "sinks")}
+    groups = AdminClient(settings.kafka()).describe_consumer_groups(list(names))
+    return {names[group]: len(future.result().members) for group, future in groups.items()}

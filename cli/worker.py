@@ -7,6 +7,7 @@ import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,7 +44,18 @@ def worker(
     logs.configure(settings.log_level, settings.log_json)
     check_format()
     admin.check_topics(settings)
+    if only != Part.agents:
+        _check_schema(settings)
     asyncio.run(serve(settings, agents=only != Part.sinks, sinks=only != Part.agents))
+
+
+def _check_schema(settings: Settings) -> None:
+    """A schema that isn't ours is a reason not to start; ClickHouse being away is none: rows wait in Kafka."""
+    from assetstream.sinks.clickhouse import ClickHouseAway, connect
+    from assetstream.sinks.migrations import check
+
+    with suppress(ClickHouseAway), closing(connect(settings)) as client:
+        check(client, settings)
 
 
 async def serve(settings: Settings, agents: bool = True, sinks: bool = True) -> None:

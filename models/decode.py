@@ -556,7 +556,7 @@ def _hash_price(data, out, i):  # type: ignore[no-untyped-def]
     state = _absorb_decimal(state, out.price, i)
     state = _absorb_decimal(state, out.bid, i)
     state = _absorb_decimal(state, out.ask, i)
-    # a bid or ask is above 0, so that 0 already says null
+    state = absorb(state, np.uint64(out.has_bid[i]) | np.uint64(out.has_ask[i]) << np.uint64(1))
     out.body[i] = finish(absorb(state, np.uint64(out.as_of[i])))
 
 
@@ -575,11 +575,11 @@ def _price(data, found, rules, timestamp_ms, max_skew_us, i, out):  # type: igno
     if not _above_0(data, found, _QUOTE, out.price, i):
         return False
     if value(found, _BID, KIND) != ABSENT:
-        if not _above_0(data, found, _BID, out.bid, i):
+        if not _amount(data, found, _BID, out.bid, i):
             return False
         out.has_bid[i] = 1
     if value(found, _ASK, KIND) != ABSENT:
-        if not _above_0(data, found, _ASK, out.ask, i):
+        if not _amount(data, found, _ASK, out.ask, i):
             return False
         out.has_ask[i] = 1
     instant = _instant(data, found, _AS_OF)

@@ -367,8 +367,8 @@ class Price(Input):
     price: Positive
     currency: Symbol
     as_of: PastTime
-    bid: Positive | None = None
-    ask: Positive | None = None
+    bid: Exact | None = None  # any sign: the contract has no rule for them
+    ask: Exact | None = None
     source: Text | None = None
 
     @property

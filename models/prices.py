@@ -53,13 +53,13 @@ class _Prices(NamedTuple):
 
 @inline
 def _is_other_quote(data, at, n, currency_at, currency_n):  # type: ignore[no-untyped-def]
-    """Whether a symbol A/B, B all after the first slash, is not quoted in `currency`."""
-    start = np.int64(-1)
+    """Whether a symbol is a pair A/B (one slash, something on both sides) and not quoted in `currency`."""
+    start, slashes = np.int64(0), 0
     for k in range(n):
         if data[at + k] == _SLASH:
             start = k + 1
-            break
-    if start < 0:
+            slashes += 1
+    if slashes != 1 or start == 1 or start == n:
         return False
     if n - start != currency_n:
         return True

@@ -121,16 +121,20 @@ class Book(NamedTuple):
 
 @inline
 def _quote(strings, have, want):  # type: ignore[no-untyped-def]
-    """The string number of the symbol have/want, −1 when nothing has that name."""
+    """The string number of the symbol have/want, −1 when nothing has that name; a name with a slash has no rate."""
     rows, lengths, buffer = strings.table.rows, strings.lengths, strings.buffer
     n, m = lengths[have], lengths[want]
     if n + 1 + m > 64:
         return np.int64(-1)
     for k in range(n):
         buffer[k] = np.uint8((rows[have].text[k >> 3] >> np.uint64(8 * (k & 7))) & np.uint64(255))
+        if buffer[k] == 47:
+            return np.int64(-1)
     buffer[n] = np.uint8(47)
     for k in range(m):
         buffer[n + 1 + k] = np.uint8((rows[want].text[k >> 3] >> np.uint64(8 * (k & 7))) & np.uint64(255))
+        if buffer[n + 1 + k] == 47:
+            return np.int64(-1)
     number, _ = find_string(rows, lengths, strings.index, buffer, np.int64(0), np.int64(n + 1 + m))
     return number
 

@@ -220,10 +220,19 @@ def test_fees() -> None:
     assert verdict("transactions", fee="11", type="WITHDRAWAL") == Verdict.APPLIED
 
 
-def test_bids_and_limits_are_above_0() -> None:
-    for value, expected in (("0.5", Verdict.APPLIED), (0, INVALID), (-1, INVALID), ("1e20", OUT_OF_RANGE)):
+def test_bids_and_asks_have_any_sign() -> None:
+    for value, expected in (
+        ("0.5", Verdict.APPLIED),
+        (0, Verdict.APPLIED),
+        (-1, Verdict.APPLIED),
+        ("1e20", OUT_OF_RANGE),
+    ):
         assert verdict("prices", bid=value) == expected
         assert verdict("prices", ask=value) == expected
+
+
+def test_limits_are_above_0() -> None:
+    for value, expected in (("0.5", Verdict.APPLIED), (0, INVALID), (-1, INVALID), ("1e20", OUT_OF_RANGE)):
         assert verdict("risk_limits", asset_limits={"BTC": value, "ETH": None}) == expected
         assert verdict("transactions", rate=value) == expected
         for name in messages.LIMIT_FIELDS:

@@ -3,7 +3,7 @@
 A block's language says who runs it, the words behind it how:
 
     bash             by the shell, in order, in one folder; must exit with 0
-    bash background  a worker: started, awaited until it is ready, and ended with SIGTERM before the blocks marked `last`
+    bash background  a worker: started, awaited until it is ready, ended with SIGTERM before the blocks marked `last`
     bash last        after all other blocks of all documents
     bash make        `make` targets, run by .ci/run; must be in the Makefile
     python, sql      as a program; by `assetstream sql`, must give a row

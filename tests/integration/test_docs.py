@@ -1,4 +1,4 @@
-"""Every command, program and query of README.md and docs/ runs, in order, in an installation that they start themselves.
+"""Every command, program and query of README.md and docs/ runs, in order, in an installation that they start.
 
 The documents say the default ports; here they stand for free ones. See tests/documents.py for what a block may be.
 """
@@ -14,13 +14,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
 from assetstream.cli.lag import lags
 from assetstream.streams.processes import free_port
 from assetstream.streams.settings import PREFIX, Settings
-
 from tests.documents import ROOT, RUN, Block, all_blocks
 
 READY_S = 240  # the first worker on a machine compiles the kernels
@@ -39,7 +40,7 @@ def _printed() -> dict[str, str]:
     every = all_blocks()
     return {
         before.where: after.text
-        for before, after in zip(every, every[1:], strict=False)
+        for before, after in pairwise(every)
         if (after.language, after.words) == ("text", ("output",))
     }
 

@@ -138,6 +138,11 @@ class RecordConsumer(driver.Consumer):
     async def perform_seek(self) -> None:
         """Positions are set by the worker after a restore, never from Faust's notion of what is committed."""
 
+    async def _seek(self, partition: TP, offset: int) -> None:
+        # Faust seeks from this thread, amid whatever the consumer's own is doing: a fetch then ends in a KeyError, and
+        # with it all fetching.
+        await self._thread.seek_wait({partition: offset})
+
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109
         """One message per partition that has something; a partition's runs keep their order."""
         await self.room.wait()

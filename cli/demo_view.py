@@ -94,10 +94,10 @@ class View:
         return [name, *money, _signed(total, arrow), _signed(Decimal(m["daily_pnl"]))]
 
     def _base(self) -> str:
-        return next((m["base_currency"] for m in self.portfolios.values()), "USD")
+        return next((m["base_currency"] for m in tuple(self.portfolios.values())), "USD")
 
     def _alerts(self) -> RenderableType:
-        lines = [alert_line(alert) for alert in self.alerts] or [Text("none yet", "dim")]
+        lines = [alert_line(alert) for alert in tuple(self.alerts)] or [Text("none yet", "dim")]
         return Panel(Group(*lines), title=f"alerts ({self.alert_count:,})", title_align="left", border_style="red")
 
 

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from assetstream.cli.main import COMMANDS
 from assetstream.models.messages import INPUTS, SCHEMAS, Input, parse
 from assetstream.models.verdicts import Verdict
+from assetstream.sinks.migrations import MIGRATIONS
 from assetstream.sinks.schema import TABLES, VIEWS
 from assetstream.streams import metrics
 from assetstream.streams.settings import Settings, load
@@ -81,6 +82,16 @@ def test_every_table_and_column_of_clickhouse_is_named() -> None:
     assert told.keys() == {*TABLES, *VIEWS}
     for name, found in TABLES.items():
         assert told[name] == [column for column in found.columns if not column.startswith("source_")], name
+    for name in VIEWS:
+        assert told[name] == _columns_of_view(name), name
+
+
+def _columns_of_view(name: str) -> list[str]:
+    """What the SQL of the latest migration that makes it selects."""
+    texts = [text for migration in MIGRATIONS for text in migration.statements]
+    (*_, view) = (text for text in texts if f"VIEW {{db}}.{name} AS" in text)
+    selected = view.split("SELECT", 1)[1].split("\nFROM", 1)[0]
+    return [line.strip().removesuffix(",").split(" AS ")[-1] for line in selected.strip().splitlines()]
 
 
 def test_every_command_has_its_row() -> None:

@@ -31,7 +31,7 @@ from assetstream.agents.transactions import take_transactions
 from assetstream.models.decode import decode_marks
 from assetstream.models.records import Records
 from assetstream.streams import membership, metrics, topics
-from assetstream.streams.app import make_app, raw_topic
+from assetstream.streams.app import crash, make_app, raw_topic
 from assetstream.streams.checkpoint import Checkpointer, CheckpointFailed, Committed
 from assetstream.streams.marks import MarkFollower
 from assetstream.streams.settings import Settings
@@ -116,7 +116,8 @@ class Worker:
         self._follower.start()
         await self._open_producer()
         await self.app.start()
-        loops = [asyncio.create_task(loop()) for loop in (self._checkpoint_loop, self._mark_tick, self._gauges)]
+        forever = (self._checkpoint_loop, self._mark_tick, self._gauges, self._stop_with_faust)
+        loops = [asyncio.create_task(loop()) for loop in forever]
         try:
             await self._stopping.wait()
         finally:
@@ -136,6 +137,9 @@ class Worker:
             self._error = error
             log.error("worker stops", error=str(error), kind=type(error).__name__)
         self._stopping.set()
+
+    async def _stop_with_faust(self) -> None:
+        self.stop(await crash(self.app))
 
     def waiting_for(self) -> list[str]:
         """What is missing before this worker is ready: the lines of `/readyz`."""

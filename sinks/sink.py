@@ -23,7 +23,7 @@ from assetstream.sinks.clickhouse import ClickHouseAway, connect
 from assetstream.sinks.migrations import check
 from assetstream.sinks.writer import ClickHouseInserts, Fenced, PartitionWriter
 from assetstream.streams import membership, metrics, topics
-from assetstream.streams.app import make_app, raw_topic
+from assetstream.streams.app import crash, make_app, raw_topic
 from assetstream.streams.checkpoint import FENCED
 from assetstream.streams.settings import Settings
 from assetstream.streams.transport import Run
@@ -110,7 +110,7 @@ class Sink:
         if self._stopping.is_set():
             return
         await self.app.start()
-        ticks = asyncio.create_task(self._tick_loop())
+        loops = [asyncio.create_task(loop()) for loop in (self._tick_loop, self._stop_with_faust)]
         try:
             await self._stopping.wait()
         finally:
@@ -119,7 +119,7 @@ class Sink:
                     await asyncio.wait_for(self._flush(), 5)
                 except (TimeoutError, Fenced):
                     log.info("stopped before all was inserted; the next sink goes on from there")
-            for task in (ticks, *self._tasks):
+            for task in (*loops, *self._tasks):
                 task.cancel()
             self.epoch += 1
             self.writers.clear()
@@ -134,6 +134,9 @@ class Sink:
             self._error = error
             log.error("sink stops", error=str(error), kind=type(error).__name__)
         self._stopping.set()
+
+    async def _stop_with_faust(self) -> None:
+        self.stop(await crash(self.app))
 
     def waiting_for(self) -> list[str]:
         """What is missing before the sink is ready. ClickHouse being away is no reason: rows wait in Kafka."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 
 import faust
@@ -11,6 +12,8 @@ from yarl import URL
 
 from assetstream.streams.settings import Settings
 from assetstream.streams.transport import RecordSchema, RecordTransport
+
+CRASH_LOOK_S = 0.5
 
 
 def make_app(settings: Settings, group: str) -> faust.App:
@@ -41,6 +44,13 @@ def make_app(settings: Settings, group: str) -> faust.App:
     )
     app.transport = RecordTransport(urls, app, loop=app.loop)
     return app
+
+
+async def crash(app: faust.App) -> BaseException:
+    """Wait until Faust has crashed, and say why. It only logs that: agents would wait for records for ever."""
+    while not app._crashed.is_set():  # noqa: ASYNC110  # set by another thread
+        await asyncio.sleep(CRASH_LOOK_S)
+    return app.crash_reason or RuntimeError("Faust crashed")
 
 
 def raw_topic(app: faust.App, name: str, partitions: int) -> faust.TopicT:

@@ -11,10 +11,9 @@ prints `first TIME` and `last TIME`, seconds since 1970, when it took the first 
 from __future__ import annotations
 
 import sys
-import time
 
 import faust
-from fill_peer import LIMIT, alert, fill  # type: ignore[import-not-found]  # run as a script
+from fill_peer import LIMIT, alert, fill, say  # type: ignore[import-not-found]  # run as a script
 
 PARTITIONS = 8
 
@@ -41,7 +40,7 @@ def main(broker: str, trades: str, alerts: str, group: str, folder: str, message
         nonlocal handled
         async for trade in stream:
             if handled == 0:
-                print("first", time.time(), flush=True)
+                say("first")
             key = f"{trade['user_id']}|{trade['portfolio_id']}|{trade['symbol']}"
             position, notional = fill(positions.get(key), trade)
             positions[key] = position
@@ -49,7 +48,7 @@ def main(broker: str, trades: str, alerts: str, group: str, folder: str, message
                 await target.send(key=trade["user_id"].encode(), value=alert(trade, notional))
             handled += 1
             if handled == last:
-                print("last", time.time(), flush=True)
+                say("last")
 
     faust.Worker(app, loglevel="WARN").execute_from_commandline()
 

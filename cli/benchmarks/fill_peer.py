@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from decimal import ROUND_HALF_EVEN, Decimal, getcontext
 
 getcontext().prec = 50
@@ -38,3 +40,8 @@ def rounded(amount: Decimal) -> Decimal:
 def alert(trade: dict[str, str], notional: Decimal) -> dict[str, str]:
     """What is published about a trade above the limit."""
     return {"trade_id": trade["trade_id"], "user_id": trade["user_id"], "notional": str(notional)}
+
+
+def say(word: str) -> None:
+    """Print the word and the time now, past whatever a framework does to stdout."""
+    os.write(1, f"{word} {time.time()}\n".encode())

@@ -10,9 +10,8 @@ prints `first TIME`, seconds since 1970, when it took the first trade; ends with
 from __future__ import annotations
 
 import sys
-import time
 
-from fill_peer import LIMIT, alert, fill  # type: ignore[import-not-found]  # run as a script
+from fill_peer import LIMIT, alert, fill, say  # type: ignore[import-not-found]  # run as a script
 from quixstreams import Application, State
 
 #: a commit is Quix's checkpoint; more often costs it throughput, less often only delays readers
@@ -40,7 +39,7 @@ def main(broker: str, trades: str, alerts: str, group: str, folder: str, message
     def book(trade: dict[str, str], state: State) -> list[dict[str, str]]:
         nonlocal handled
         if handled == 0:
-            print("first", time.time(), flush=True)
+            say("first")
         handled += 1
         key = f"{trade['portfolio_id']}|{trade['symbol']}"
         position, notional = fill(state.get(key), trade)

@@ -1,0 +1,173 @@
+"""The benchmarks' own parts: the load they feed, the tables they write, and what they make of what they saw."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from assetstream.cli.benchmarks import core, latency, load
+from assetstream.cli.benchmarks.fill_peer import fill
+from assetstream.cli.benchmarks.profile import record_batch
+from assetstream.cli.benchmarks.report import BenchError, Table, text, write
+from assetstream.cli.main import app
+from assetstream.models.decode import decode_limits, decode_prices, decode_trades
+from assetstream.models.fills import apply_trades
+from assetstream.models.records import records_of
+from assetstream.models.state import new_account_state
+from assetstream.models.verdicts import Verdict
+from assetstream.streams.records import parse
+
+TABLE = Table("raw", "Title", ("what", "n", "share"), [("a", 1_234_567, 0.5), ("b", None, 1234.5)], "A note.")
+
+
+def test_tables_in_every_form() -> None:
+    assert TABLE.as_dict() == {
+        "part": "raw",
+        "title": "Title",
+        "rows": [{"what": "a", "n": 1_234_567, "share": 0.5}, {"what": "b", "n": None, "share": 1234.5}],
+        "note": "A note.",
+    }
+    assert TABLE.markdown() == (
+        "**Title**\n\n| what | n | share |\n| --- | ---: | ---: |\n"
+        "| a | 1,234,567 | 0.5 |\n| b | – | 1,234 |\n\nA note.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.12345, "0.123"), (12.345, "12.3"), (True, "yes"), (99_999, "99,999"), ("x", "x"), (0.0, "0")],
+)
+def test_values_as_people_read_them(value: object, shown: str) -> None:
+    assert text(value) == shown  # type: ignore[arg-type]
+
+
+def test_write_renews_a_part_and_leaves_the_others(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# T\n<!-- bench:raw -->\nold\n<!-- end:raw -->\n<!-- bench:peers -->\nkept\n<!-- end:peers -->\n")
+    write(page, [TABLE], "*machine*")
+    write(page, [TABLE], "*machine*")
+    shown = page.read_text()
+    assert shown.count("**Title**") == shown.count("*machine*\n") == 1
+    assert "old" not in shown
+    assert "<!-- bench:peers -->\nkept\n<!-- end:peers -->" in shown
+
+
+def test_write_refuses_a_page_without_the_markers(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    with pytest.raises(BenchError, match="not there"):
+        write(page, [TABLE], "")
+    page.write_text("nothing\n")
+    with pytest.raises(BenchError, match="no <!-- bench:raw -->"):
+        write(page, [TABLE], "")
+    assert page.read_text() == "nothing\n"
+
+
+def test_every_part_has_its_place_in_the_page() -> None:
+    from assetstream.cli.bench import PARTS
+
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
+    for part in PARTS:
+        assert page.count(f"<!-- bench:{part} -->") == page.count(f"<!-- end:{part} -->") == 1
+
+
+def test_the_load_is_accepted_whole_and_adds_up() -> None:
+    trades = load.Trades(2_000)
+    messages = list(trades)
+    assert messages == list(load.Trades(2_000))
+    batch = decode_trades(records_of("trades", 0, messages, 0, core.APPENDED_MS), core.SKEW_US)
+    result = apply_trades(new_account_state(b"USD", 10_000), batch)
+    assert batch.key_ok.all()
+    assert (result.verdict == Verdict.APPLIED).all()
+    held = sum(Decimal(json.loads(v)["quantity"]) * (1 if b'"BUY"' in v else -1) for _, v in messages)
+    assert held == trades.traded()
+    limits = decode_limits(records_of("l", 0, [load.limits(7, load.LIMITS)], 0, core.APPENDED_MS), core.SKEW_US)
+    prices = decode_prices(records_of("p", 0, [load.price(3, 9_505, 1)], 0, core.APPENDED_MS), core.SKEW_US)
+    assert (limits.verdict[0], limits.key_ok[0], prices.verdict[0], prices.key_ok[0]) == (0, 1, 0, 1)
+    assert limits.has_limit.sum() == len(load.LIMITS)
+
+
+def test_moments_are_in_one_day_and_read_back() -> None:
+    assert load.moment(0) == "2026-03-02T09:00:00.000000Z"
+    assert load.moment(load.MOST - 1) == "2026-03-02T22:59:59.999999Z"
+    assert [latency._us(load.moment(us)) for us in (0, 61_000_001, load.MOST - 1)] == [0, 61_000_001, load.MOST - 1]
+
+
+def test_a_record_batch_reads_back() -> None:
+    pairs = [(b"k%d" % i, b"v" * i) for i in range(5)]
+    records, following = parse("t", 3, record_batch(pairs, 100, 42), 100)
+    assert following == 105
+    assert [(records.key(i), records.value(i)) for i in range(5)] == pairs
+    assert records.offset.tolist() == [100, 101, 102, 103, 104]
+    assert (records.timestamp == 42).all()
+
+
+def test_peers_book_fills_as_we_do() -> None:
+    """The known case of the issue, flips included: the peers' work must be real work."""
+    case = [("BUY", "12", "100"), ("BUY", "17", "99"), ("SELL", "9", "101"), ("SELL", "4", "105"), ("BUY", "3", "103")]
+    case += [("SELL", "40", "97.31"), ("BUY", "0.7", "96.5")]
+    peer: list[str] | None = None
+    for side, quantity, price in case:
+        peer, notional = fill(peer, {"side": side, "quantity": quantity, "price": price, "fee": "0.1"})
+        assert notional == Decimal(quantity) * Decimal(price)
+    assert peer is not None
+    held, cost, realized, fees = map(Decimal, peer)
+    signed = sum((1 if side == "BUY" else -1) * Decimal(q) * Decimal(p) for side, q, p in case)
+    assert (held, fees) == (Decimal("-20.3"), Decimal("0.7"))
+    assert cost - realized == signed
+
+
+def test_latency_takes_the_first_update_that_has_the_trade() -> None:
+    planned = latency.Load(1_000, 100, 1.0)
+    trades = latency.trades_of(planned)
+    sent = latency.Sent(np.full(1_000, 1_000_000, np.int64), np.zeros(100, np.int64), 0.0)
+
+    def update(user: int, number: int, ms: int) -> tuple[int, bytes]:
+        as_of = load.moment(trades.first + number)
+        return ms * 1_000_000, json.dumps({"user_id": f"u{user}", "as_of": as_of}).encode()
+
+    # user 0 makes trades 0 and 500: one update with the first, a later one, of a price, that adds nothing, then both
+    received = latency.Received([update(0, 0, 3), update(0, 0, 5), update(0, 500, 9), update(1, 1, 4)], [])
+    waits = latency._to_updates(planned, sent, received)
+    assert (waits[0], waits[500], waits[1]) == (2.0, 8.0, 3.0)
+    assert np.isnan(waits[501])
+    assert np.isfinite(waits).sum() == 3
+
+
+def test_latency_finds_the_cause_of_an_alert() -> None:
+    planned = latency.Load(1_000, 100, 1.0)
+    placed = {b"u%d" % user: user % 8 for user in range(load.USERS)} | {b"S%d" % s: 5 for s in range(load.SYMBOLS)}
+    starts = {(f"x-{topic}", p): 10 for topic in ("trades", "prices") for p in range(8)}
+    sent = latency.Sent(np.arange(1_000, dtype=np.int64), np.arange(100, dtype=np.int64), 0.0)
+
+    def alert(topic: str, partition: int, offset: int, ms: int) -> tuple[int, bytes]:
+        cause = {"topic": f"x-{topic}", "partition": partition, "offset": offset}
+        return ms * 1_000_000, json.dumps({"cause": cause}).encode()
+
+    # partition 2 gets trades 2, 10, 18, …; partition 5 all prices
+    alerts = [alert("trades", 2, 11, 7), alert("trades", 2, 11, 6), alert("prices", 5, 13, 2), alert("trades", 1, 9, 1)]
+    by_trade, by_price = latency._to_alerts(planned, sent, latency.Received([], alerts), placed, starts)
+    assert by_trade[10] == pytest.approx(6 - 10 / 1e6)
+    assert by_price[3] == pytest.approx(2 - 3 / 1e6)
+    assert np.isfinite(by_trade).sum() == np.isfinite(by_price).sum() == 1
+
+
+def test_a_state_of_so_many_positions_is_revalued_whole() -> None:
+    from assetstream.models.marks import apply_marks
+
+    state = core.filled(300, 100)
+    assert (int(state.positions.count[0]), int(state.portfolios.count[0])) == (300, 3)
+    for k in (1, 2):
+        result = apply_marks(state, core.marks(100, k))
+        assert (result.verdict == Verdict.APPLIED).all()
+        state = result.state
+
+
+def test_unknown_parts_are_wrong_use() -> None:
+    done = CliRunner().invoke(app, ["bench", "speed"])
+    assert done.exit_code == 2
+    assert "the parts are revaluation, memory" in " ".join(done.output.replace("│", " ").split())

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+#: docs/benchmarks.md is written by `assetstream bench`, whose own tests run it
+DOCUMENTS = (ROOT / "README.md", *(p for p in sorted((ROOT / "docs").glob("*.md")) if p.name != "benchmarks.md"))
 RUN = ("bash", "python", "sql")
 LANGUAGES = (*RUN, "text", "json", "dotenv", "console")
 

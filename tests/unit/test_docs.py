@@ -98,12 +98,9 @@ def test_every_command_has_its_row() -> None:
     assert [row[0] for row in table(INTERFACE, "Command line")] == list(COMMANDS)
 
 
-@pytest.mark.parametrize("document", [INTERFACE], ids=str)
-@pytest.mark.parametrize("topic", SCHEMAS)
-def test_every_field_of_a_message_is_named(document: Path, topic: str) -> None:
-    if topic == "marks":
-        pytest.skip("internal")
-    words = set(re.findall(r"\w+", document.read_text()))
+@pytest.mark.parametrize("topic", sorted(SCHEMAS.keys() - {"marks"}))  # that one is internal
+def test_every_field_of_a_message_is_named(topic: str) -> None:
+    words = set(re.findall(r"\w+", INTERFACE.read_text()))
     assert set(SCHEMAS[topic].model_fields) <= words
 
 

@@ -263,18 +263,19 @@ class Pipeline:
         assert not failed, failed[:3]
         return sent
 
-    def lag(self) -> int:
-        """What agents and sinks have still to read, all in all."""
-        return sum(row.lag for row in lags(self.settings))
+    def lag(self, sinks: bool = True) -> int:
+        """What agents (and sinks) have still to read, all in all."""
+        agents = self.settings.group("agents")
+        return sum(row.lag for row in lags(self.settings) if sinks or row.group == agents)
 
-    def settle(self, patience: float = SETTLE_S) -> None:
-        """Return when nothing is left to read, for agents and sinks."""
+    def settle(self, patience: float = SETTLE_S, sinks: bool = True) -> None:
+        """Return when nothing is left to read, for agents (and sinks)."""
 
         def settled() -> bool:
             for worker in self.workers:
                 assert worker.process.poll() is None, f"{worker.name} ended: {worker.tail()}"
             try:
-                return self.lag() == 0
+                return self.lag(sinks) == 0
             except KafkaException:
                 return False
 

@@ -55,8 +55,7 @@ QUICK = Sizes(
     rounds=3,
     batches=(500, 2_000),
     scaling_positions=(1_000, 10_000),
-    partitions=(2,),
-    scaling_messages=10_000,
+    partitions=(),
 )
 
 PARTS = ("revaluation", "memory", "profile", "throughput", "raw", "peers", "latency", "scaling")

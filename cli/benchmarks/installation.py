@@ -138,7 +138,7 @@ class Installation:
         """The first value of what ClickHouse answers."""
         client = self.clickhouse()
         try:
-            return client.query(query.format(db=self.settings.clickhouse_database)).first_row[0]
+            return client.query(query.format(db=self.settings.clickhouse_database)).result_rows[0][0]
         finally:
             client.close()
 

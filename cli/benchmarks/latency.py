@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from multiprocessing.synchronize import Event
+from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np

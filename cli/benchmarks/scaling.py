@@ -11,7 +11,9 @@ from assetstream.streams.embedded_kafka import Progress
 
 
 def run(stack: EmbeddedStack, partitions: Sequence[int], messages: int, progress: Progress) -> list[Table]:
-    """A worker takes a shorter backlog, of topics with more and more partitions."""
+    """A worker takes a shorter backlog, of topics with more and more partitions; no table when there are none."""
+    if not partitions:
+        return []
     rows: list[tuple[Value, ...]] = []
     for count in partitions:
         with backlog(stack, f"scaling-{count}", messages, progress, count) as made:

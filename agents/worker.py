@@ -467,15 +467,17 @@ class Worker:
 
     def _restore(self, epoch: int) -> None:
         self.restoring = Progress(partitions=len(self.accounts) + len(self.prices))
-        for name, partitions in (
-            (topics.ACCOUNT_CHANGELOG, self.accounts),
-            (topics.PRICE_CHANGELOG, self.prices),
-        ):
-            topic = self.settings.topic(name)
-            stores = {number: partition.store for number, partition in partitions.items()}
-            snapshots = self._snapshots.open(topic, stores)
-            restore(self.settings, topic, stores, snapshots, lambda: self.epoch == epoch, self.restoring)
-        metrics.RESTORED_ROWS.inc(self.restoring.rows)
+        try:
+            for name, partitions in (
+                (topics.ACCOUNT_CHANGELOG, self.accounts),
+                (topics.PRICE_CHANGELOG, self.prices),
+            ):
+                topic = self.settings.topic(name)
+                stores = {number: partition.store for number, partition in partitions.items()}
+                snapshots = self._snapshots.open(topic, stores)
+                restore(self.settings, topic, stores, snapshots, lambda: self.epoch == epoch, self.restoring)
+        finally:
+            metrics.RESTORED_ROWS.inc(self.restoring.rows)  # also of one that was superseded: the next goes on from it
 
     def _input_begins(self) -> dict[tuple[str, int], int]:
         wanted = {

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from assetstream.agents.partition import PartitionCut
 from assetstream.models.messages import TransactionType
-from assetstream.models.outputs import AlertType, Code, Level
+from assetstream.models.outputs import AlertType, Code, Level, concatenated
 from assetstream.streams import metrics
 from assetstream.streams.checkpoint import Committed
 
@@ -22,22 +23,26 @@ def count_checkpoint(cuts: Sequence[PartitionCut], committed: Committed) -> None
     metrics.CHECKPOINTS.labels("committed").inc()
     metrics.PUBLISHED.inc(committed.records)
     now = time.time()
+    counts: Counter[tuple[str, str]] = Counter()
     for cut in cuts:
-        for (topic, result), n in cut.work.counts.items():
-            metrics.MESSAGES.labels(topic, result).inc(n)
-        for topic, oldest in cut.work.oldest:
+        counts.update(cut.work.counts)
+        for topic, oldest in cut.work.oldest.items():
             metrics.LATENCY.labels(topic).observe(max(0.0, now - oldest / 1000))
-        for rows in cut.work.alerts:
-            _count_alerts(rows)
+    for (topic, result), n in counts.items():
+        metrics.MESSAGES.labels(topic, result).inc(n)
+    if alerts := [rows for cut in cuts for rows in cut.work.alerts]:
+        _count_alerts(concatenated(alerts))
+    for cut in cuts:
         for batch, outcomes, _ in cut.work.outcomes:
             _count_outcomes(batch, outcomes)
 
 
 def _count_alerts(rows: np.ndarray) -> None:
     rising = (rows["is_resolved"] == 0) & ((rows["line"] == 90) == (rows["severity"] == Level.WARNING))
-    kinds, counts = np.unique(rows[["type", "severity"]][rising], return_counts=True)
-    for (kind, severity), n in zip(kinds.tolist(), counts.tolist(), strict=True):
-        metrics.BREACHES.labels(AlertType(kind).name, Level(severity).name).inc(n)
+    kinds = (rows["type"] * np.uint8(3) + rows["severity"])[rising]
+    for kind, n in enumerate(np.bincount(kinds).tolist()):
+        if n:
+            metrics.BREACHES.labels(AlertType(kind // 3).name, Level(kind % 3).name).inc(n)
     for severity, n in enumerate(np.bincount(rows["severity"], minlength=3).tolist()):
         if n:
             metrics.ALERTS.labels("INFO" if severity == Level.OK else Level(severity).name).inc(n)

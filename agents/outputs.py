@@ -49,12 +49,17 @@ class Publisher:
             self._dead_letters(cut, made, rows)
         self._alerts([cut for cut in cuts if cut.work.alerts], made, rows)
         self._updates([cut for cut in cuts if len(cut.updates)], made, rows)
-        if parts := [part for cut in cuts for part in cut.work.fills]:
-            rows["fills"] = [batches.fills(*batches.joined(parts))]
+        if fills := [part for cut in cuts for part in cut.work.fills]:
+            batch, first, partition = batches.joined([batch for batch, _ in fills])
+            filled = concatenated([part for _, part in fills])
+            filled["message"] += np.repeat(first, [len(part) for _, part in fills]).astype(np.int32)
+            rows["fills"] = [batches.fills(batch, filled, partition)]
+        if prices := [part for cut in cuts for part in cut.work.prices]:
+            batch, first, partition = batches.joined([batch for batch, _ in prices])
+            accepted = np.concatenate([part + n for (_, part), n in zip(prices, first, strict=True)])
+            rows["prices"] = [batches.prices(batch, accepted, partition)]
         for cut in cuts:
             self._outcomes(cut, made, rows)
-            for batch, message in cut.work.prices:
-                rows.setdefault("prices", []).append(batches.prices(batch, message))
             changelog = self._topic[cut.partition.changelog]
             for value in cut.changes.records():
                 made.changelog.append(Output(changelog, cut.partition.number, None, value))

@@ -32,7 +32,7 @@ class Work:
 
     records: int = 0
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # (topic, result)
-    oldest: list[tuple[str, int]] = field(default_factory=list)  # (topic, Kafka timestamp ms) of each batch's first
+    oldest: dict[str, int] = field(default_factory=dict)  # by topic: Kafka timestamp (ms) of the first record taken
     rejected: list[Rejected] = field(default_factory=list)
     fills: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # (TradeBatch, FILL rows)
     alerts: list[np.ndarray] = field(default_factory=list)  # ALERT rows
@@ -82,7 +82,7 @@ class Partition:
         """Count a batch's records by what became of them, and set the rejected aside."""
         work = self.work
         work.records += records.n
-        work.oldest.append((topic, int(records.timestamp[0])))
+        work.oldest.setdefault(topic, int(records.timestamp[0]))
         for value, n in enumerate(np.bincount(verdict)):
             if n:
                 work.counts[topic, Verdict(value).reason] += int(n)

@@ -29,7 +29,7 @@ from assetstream.agents.risk_limits import take_risk_limits
 from assetstream.agents.trades import take_trades
 from assetstream.agents.transactions import take_transactions
 from assetstream.models.decode import decode_marks
-from assetstream.models.records import Records
+from assetstream.models.records import Records, records_of
 from assetstream.streams import membership, metrics, topics
 from assetstream.streams.app import crash, make_app, raw_topic
 from assetstream.streams.checkpoint import Checkpointer, CheckpointFailed, Committed
@@ -45,12 +45,18 @@ log = structlog.get_logger(__name__)
 MOST_IN_HAND = 60_000
 #: how often updates that are due because of marks alone are looked for
 MARK_TICK_S = 0.1
+#: time between checkpoints that price partitions take part in
+PRICES_MS = 200
 #: how often gauges are set, and the tables whose sizes they tell
 GAUGES_S, SIZES = 1.0, ("portfolios", "positions", "balances", "trade_ids", "transaction_ids")
 #: a gap that a seek back hasn't closed after this is looked into
 GAP_PATIENCE_S = 5
 #: checkpoints after which analytics go to the next partition of their topic, so that any number of sinks share them
 ANALYTICS_TURN = 64
+
+
+#: offsets by (topic, partition)
+Offsets = dict[tuple[str, int], int]
 
 
 class RecordsLost(RuntimeError):
@@ -91,6 +97,8 @@ class Worker:
         self._drained = asyncio.Event()
         self._in_hand = 0
         self._checkpoints = 0
+        self._prices_written_ms = 0
+        self._fresh_marks: dict[bytes, bytes] = {}
         self._gaps: dict[tuple[str, int], tuple[int, float]] = {}
         self._failures = 0
         self._stopping = asyncio.Event()
@@ -122,7 +130,7 @@ class Worker:
             await self._stopping.wait()
         finally:
             if self._error is None:
-                await self.checkpoint()
+                await self.checkpoint(last=True)
             for task in (*loops, *self._background):
                 task.cancel()
             self.epoch += 1
@@ -192,7 +200,9 @@ class Worker:
         async def agent(stream: faust.StreamT) -> None:
             async for event in stream.noack().events():
                 try:
-                    await self._take(name, event.message.tp.partition, event.value)
+                    for run in event.value:
+                        await self._take(name, run)
+                    await self._have_room(self.epoch)
                 except Exception as error:
                     self.stop(error)
 
@@ -202,8 +212,8 @@ class Worker:
     def _partition(self, name: str, number: int) -> Partition | None:
         return self.prices.get(number) if name == "prices" else self.accounts.get(number)
 
-    async def _take(self, name: str, number: int, run: Run) -> None:
-        epoch = self.epoch
+    async def _take(self, name: str, run: Run) -> None:
+        epoch, number = self.epoch, run.records.partition
         while number not in self.ready and self.epoch == epoch and not self._stopping.is_set():  # noqa: ASYNC110
             await asyncio.sleep(0.005)  # one wait per assignment; an event per partition says no more
         partition = self._partition(name, number)
@@ -224,7 +234,6 @@ class Worker:
             self._in_hand += records.n
         partition.passed(name, run.ends)
         self._wake.set()
-        await self._have_room(epoch)
 
     async def _have_room(self, epoch: int) -> None:
         room = self.app.consumer.room
@@ -256,6 +265,14 @@ class Worker:
                 "to be given up, delete the changelog topics and run `assetstream init`"
             )
 
+    def _check_not_older(self, name: str, number: int, expected: int, end: int) -> None:
+        if end < expected:
+            raise RecordsLost(
+                f"{self.settings.topic(name)}-{number} ends at offset {end} but the state has all below {expected}: "
+                "the topic is older than the state (made anew, or restored from a backup?), and new records would be "
+                "taken for old ones. Restore topics and changelogs from the same moment"
+            )
+
     # -- marks --------------------------------------------------------------------------------------------------------
 
     def _publish_marks(self, marks: list[tuple[bytes, bytes]]) -> None:
@@ -264,19 +281,25 @@ class Worker:
             self._marks_producer.produce(topic, mark, symbol)
         self._marks_producer.poll(0)
 
-    def _marks_arrived(self, marks: Records) -> None:
-        self._loop.call_soon_threadsafe(self._take_marks, marks)
+    def _marks_arrived(self, marks: dict[bytes, bytes]) -> None:
+        self._loop.call_soon_threadsafe(self._keep_marks, marks)
 
-    def _take_marks(self, marks: Records) -> None:
-        try:
-            batch = decode_marks(marks)
-            metrics.MARKS.inc(marks.n)
-            for number in self.ready & self.accounts.keys():
-                self.accounts[number].take_marks(batch)
-                if self.accounts[number].due:
-                    self._wake.set()
-        except Exception as error:
-            self.stop(error)
+    def _keep_marks(self, marks: dict[bytes, bytes]) -> None:
+        """Marks wait for the next checkpoint, the last of each symbol: a superseded one need not be judged."""
+        for symbol, mark in marks.items():
+            self._fresh_marks.pop(symbol, None)
+            self._fresh_marks[symbol] = mark
+        self._wake.set()
+
+    def _take_marks(self) -> None:
+        """Revalue with the marks that came since the last checkpoint, just before it is cut."""
+        if not self._fresh_marks or not self.ready:
+            return
+        fresh, self._fresh_marks = self._fresh_marks, {}
+        batch = decode_marks(records_of(self.settings.topic(topics.MARKS), 0, list(fresh.items())))
+        metrics.MARKS.inc(len(fresh))
+        for number in self.ready & self.accounts.keys():
+            self.accounts[number].take_marks(batch)
 
     async def _mark_tick(self) -> None:
         """Updates that only marks caused come at their own pace."""
@@ -287,6 +310,8 @@ class Worker:
                 if self.accounts[number].update_due(now):
                     self.accounts[number].due = True
                     self._wake.set()
+            if any(partition.due for partition in self.prices.values()):
+                self._wake.set()
 
     async def _gauges(self) -> None:
         """Lag and sizes, for who watches."""
@@ -316,15 +341,25 @@ class Worker:
             except Exception as error:
                 self.stop(error)
 
-    async def checkpoint(self) -> None:
-        """Write what was done since the last checkpoint, if anything, and wait until it is committed."""
+    async def checkpoint(self, last: bool = False) -> None:
+        """Write what was done since the last checkpoint, if anything, and wait until it is committed.
+
+        Price partitions only take part now and then, or when it is the `last` one: nobody waits for their rows, and
+        `marks` are out already.
+        """
         async with self._writing:
             self._wake.clear()
             member, now = self.member, _now_ms()
-            cuts = [cut for p in self._mine() if (cut := p.cut(now)) is not None]
+            if member is None:
+                return
+            self._take_marks()
+            with_prices = last or now >= self._prices_written_ms + PRICES_MS
+            if with_prices:
+                self._prices_written_ms = now
+            cuts = [cut for p in self._mine(with_prices) if (cut := p.cut(now)) is not None]
             self._in_hand = 0
             self._drained.set()
-            if not cuts or member is None:
+            if not cuts:
                 return
             turn = (self._checkpoints // ANALYTICS_TURN) % self.settings.partitions
             # Here and not in the thread: its many small calls would each wait for the interpreter's lock.
@@ -336,9 +371,10 @@ class Worker:
             else:
                 self._done(cuts, made, committed)
 
-    def _mine(self) -> Iterable[Partition]:
+    def _mine(self, with_prices: bool = True) -> Iterable[Partition]:
         yield from (self.accounts[number] for number in sorted(self.accounts))
-        yield from (self.prices[number] for number in sorted(self.prices))
+        if with_prices:
+            yield from (self.prices[number] for number in sorted(self.prices))
 
     def _write(self, made: Publication, member: bytes) -> Committed:
         return self._checkpointer.write(
@@ -392,7 +428,7 @@ class Worker:
         self.epoch += 1
         self.ready = set()
         self._drained.set()
-        await self.checkpoint()
+        await self.checkpoint(last=True)
         self.member = None
 
     async def _on_assigned(self, app: Any, assigned: set[TP], **kwargs: Any) -> None:
@@ -430,7 +466,8 @@ class Worker:
                     if not self._checkpointer.is_open:
                         await self._open_producer()
                     await asyncio.to_thread(self._restore, epoch)
-                    begins = await asyncio.to_thread(self._input_begins)
+                    begins = await asyncio.to_thread(self._input_offsets, OffsetSpec.earliest())
+                    ends = await asyncio.to_thread(self._input_offsets, OffsetSpec.latest())
                     while not self._follower.caught_up.is_set():  # noqa: ASYNC110
                         await asyncio.sleep(0.01)  # set by another thread
                     break
@@ -441,15 +478,16 @@ class Worker:
                     log.warning("restore interrupted, trying again", error=str(error.args[0]), pause_s=pause)
                     await asyncio.sleep(pause)
             if self.epoch == epoch:
-                await self._make_ready(epoch, begins, began)
+                await self._make_ready(epoch, begins, ends, began)
 
-    async def _make_ready(self, epoch: int, begins: dict[tuple[str, int], int], began: float) -> None:
+    async def _make_ready(self, epoch: int, begins: Offsets, ends: Offsets, began: float) -> None:
         for partition in (*self.accounts.values(), *self.prices.values()):
             for name in partition.inputs:
                 topic, applied = self.settings.topic(name), partition.applied(name)
                 begin = begins[topic, partition.number]
                 if applied >= 0:
                     self._check_not_lost(name, partition.number, applied + 1, begin)
+                    self._check_not_older(name, partition.number, applied + 1, ends[topic, partition.number])
                 partition.next[name] = max(applied + 1, begin)
                 await self.app.consumer.seek(TP(topic, partition.number), partition.next[name])
                 if self.epoch != epoch:
@@ -479,10 +517,10 @@ class Worker:
         finally:
             metrics.RESTORED_ROWS.inc(self.restoring.rows)  # also of one that was superseded: the next goes on from it
 
-    def _input_begins(self) -> dict[tuple[str, int], int]:
+    def _input_offsets(self, spec: OffsetSpec) -> Offsets:
         wanted = {
-            TopicPartition(self.settings.topic(name), partition.number): OffsetSpec.earliest()
-            for partition in (*self.accounts.values(), *self.prices.values())
+            TopicPartition(self.settings.topic(name), partition.number): spec
+            for partition in self._mine()
             for name in partition.inputs
         }
         return offsets(self.settings, wanted, True) if wanted else {}

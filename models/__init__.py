@@ -1,7 +1,8 @@
 """The pure core: messages, exact decimals, kernels, rules. No I/O, no clock, no Kafka.
 
 Compiled kernels are kept per version of *all* these files: numba looks only at the file a kernel is defined in, and
-would go on using one that has an older `int128` inlined. A wrong number that survives an upgrade is the worst we could do.
+would go on using one that has an older `int128` inlined. A wrong number that survives an upgrade is the worst we could
+do.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from numba import njit
 
 from assetstream.models.encode import Encoded, Names, names_of
 from assetstream.models.messages import TransactionType
-from assetstream.models.outputs import Account, Code, concatenated, decimal_column
+from assetstream.models.outputs import Account, Code, decimal_column
 from assetstream.models.records import Records
 from assetstream.models.verdicts import Verdict
 from assetstream.sinks.schema import TABLES
@@ -190,25 +190,27 @@ def _cause(rows: np.ndarray, topics: Names) -> tuple[pa.Array, pa.Array, pa.Arra
 # ── tables ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def joined(parts: Sequence[tuple[TradeBatch, np.ndarray]]) -> tuple[TradeBatch, np.ndarray, np.ndarray]:
-    """Batches of several partitions and their FILL rows as one batch, its rows, and the partition of each message.
+def joined(batches: Sequence[Any]) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Trade or price batches of several partitions as one.
+
+    -> it, the number in it of each batch's first message, and the partition of each message.
 
     Small batches are many at a steady load, and building twenty Arrow columns for each would cost more than this.
     """
-    batches = [batch for batch, _ in parts]
-    first = np.cumsum([0, *(batch.records.n for batch in batches[:-1])])
+    records, sizes = batches[0].records, [batch.records.n for batch in batches]
+    first = np.cumsum([0, *sizes[:-1]])
     bytes_before = np.cumsum([0, *(len(batch.data) for batch in batches[:-1])])
-    rows = concatenated([rows for _, rows in parts])
-    rows["message"] += np.repeat(first, [len(rows) for _, rows in parts]).astype(np.int32)
+    special = ("records", "details", "text_at", "text_len")
     columns: dict[str, Any] = {
         name: np.concatenate([getattr(batch, name) for batch in batches])
-        for name in ("data", "side", "asset_type", "quantity", "price", "fee", "executed_at")
+        for name in batches[0]._fields
+        if name not in special
     }
-    at = np.concatenate([batch.text_at + n for batch, n in zip(batches, bytes_before, strict=True)], axis=1)
-    size = np.concatenate([batch.text_len for batch in batches], axis=1)
-    records = batches[0].records._replace(offset=np.concatenate([batch.records.offset for batch in batches]))
-    partition = np.repeat([batch.records.partition for batch in batches], [batch.records.n for batch in batches])
-    return batches[0]._replace(**columns, text_at=at, text_len=size, records=records), rows, partition
+    columns["text_at"] = np.concatenate([b.text_at + n for b, n in zip(batches, bytes_before, strict=True)], axis=1)
+    columns["text_len"] = np.concatenate([batch.text_len for batch in batches], axis=1)
+    columns["records"] = records._replace(offset=np.concatenate([batch.records.offset for batch in batches]))
+    partition = np.repeat([batch.records.partition for batch in batches], sizes)
+    return batches[0]._replace(**columns), first, partition
 
 
 def fills(batch: TradeBatch, rows: np.ndarray, partition: np.ndarray | None = None) -> pa.RecordBatch:
@@ -415,8 +417,8 @@ def ledger_entries(batch: TransactionBatch, rows: np.ndarray) -> pa.RecordBatch:
     )
 
 
-def prices(batch: PriceBatch, message: np.ndarray) -> pa.RecordBatch:
-    """`prices` of the accepted prices, which are messages `message` (int[n]) of the batch."""
+def prices(batch: PriceBatch, message: np.ndarray, partition: np.ndarray | None = None) -> pa.RecordBatch:
+    """`prices` of the accepted ones, messages `message` (int[n]); `partition` of each message, if `joined`."""
     symbol, currency, source = texts(batch.data, batch.text_at, batch.text_len, message)
     return _batch(
         "prices",
@@ -427,7 +429,7 @@ def prices(batch: PriceBatch, message: np.ndarray) -> pa.RecordBatch:
         decimals(batch.bid[message], batch.has_bid[message] == 0),
         decimals(batch.ask[message], batch.has_ask[message] == 0),
         source,
-        *_record_source(batch.records, message),
+        *_record_source(batch.records, message, partition),
     )
 
 

@@ -257,7 +257,7 @@ SELECT
     last.4 AS average_price,
     last.5 AS realized_pnl,
     last.6 AS fees,
-    last.7 AS last_trade_at
+    last_trade_at
 FROM
 (
     SELECT
@@ -266,9 +266,10 @@ FROM
         symbol,
         argMax(
             (currency, position_quantity, position_cost_basis, position_average_price, position_realized_pnl,
-             position_fees, executed_at),
+             position_fees),
             source_offset
-        ) AS last
+        ) AS last,
+        max(executed_at) AS last_trade_at
     FROM {db}.fills
     GROUP BY user_id, portfolio_id, symbol
 )

@@ -169,7 +169,8 @@ class Sink:
     async def _agent(self, stream: faust.StreamT) -> None:
         async for event in stream.noack().events():
             try:
-                await self._take(event.message.tp.partition, event.value)
+                for run in event.value:
+                    await self._take(run.records.partition, run)
             except Fenced:
                 pass  # the next assignment brings new writers
             except Exception as error:

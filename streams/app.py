@@ -17,7 +17,7 @@ CRASH_LOOK_S = 0.5
 
 
 def make_app(settings: Settings, group: str) -> faust.App:
-    """A Faust app in consumer group `group` (its full name) whose agents get a `Run` of records."""
+    """A Faust app in consumer group `group` (its full name) whose agents get `Run`s of records."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)  # Faust makes its own folder in it, but no parents
     urls = [URL(f"kafka://{server.strip()}") for server in settings.kafka_bootstrap_servers.split(",")]
     app = faust.App(

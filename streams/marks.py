@@ -7,7 +7,6 @@ conflated (the last per symbol of each read) and handed to the event loop.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 import structlog
@@ -22,12 +21,12 @@ log = structlog.get_logger(__name__)
 
 
 class MarkFollower:
-    """Follows `marks` from its beginning. `on_marks(Records)` is called in the follower's own thread.
+    """Follows `marks` from its beginning. `on_marks({symbol: mark})` is called in the follower's own thread.
 
     `caught_up` is set once everything that was there at the start has been handed over.
     """
 
-    def __init__(self, settings: Settings, on_marks: Callable[[Records], None]) -> None:
+    def __init__(self, settings: Settings, on_marks: Callable[[dict[bytes, bytes]], None]) -> None:
         self._settings, self._on_marks = settings, on_marks
         self._topic = settings.topic(topics.MARKS)
         self._latest: dict[bytes, bytes] = {}
@@ -111,7 +110,7 @@ class MarkFollower:
         if fresh:
             with self._lock:
                 self._latest.update(fresh)
-            self._on_marks(records_of(self._topic, 0, list(fresh.items()), timestamp_ms=int(time.time() * 1000)))
+            self._on_marks(fresh)
 
     def _check(self, consumer: Consumer, ends: dict[int, int]) -> None:
         behind = [p for p, end in ends.items() if end > 0]

@@ -19,7 +19,7 @@ MESSAGES = Counter("messages_total", "Input records committed, by what became of
 BATCH_SIZE = Histogram("batch_size_records", "Records per batch", ["topic"], buckets=_SIZE)
 
 #: From an input record's Kafka timestamp (when the broker appended it) to the commit of the checkpoint that holds its
-#: effects: what a reader of `risk_alerts` waits. The oldest record of each batch is observed.
+#: effects: what a reader of `risk_alerts` waits. Per partition and checkpoint the oldest record is observed.
 LATENCY = Histogram(
     "end_to_end_latency_seconds", "Record appended to its effects committed", ["topic"], buckets=_LATENCY
 )

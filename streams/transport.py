@@ -2,8 +2,8 @@
 
 Faust keeps what it is good at: the consumer group, the co-partitioned assignment, agents, rebalance signals. What it
 would do per record (a message, an event, an ack, an interval tree of offset gaps) and the offset commits are replaced:
-a fetch response becomes one `Run` of records per partition, and offsets are committed by the checkpoint's transaction
-only.
+a fetch response becomes one message per topic with a `Run` of records per partition, and offsets are committed by the
+checkpoint's transaction only.
 
 Each override below names the behaviour of faust-streaming 0.15.3 or aiokafka 0.14 it is there for.
 """
@@ -20,6 +20,7 @@ from aiokafka.consumer import fetcher as aiokafka_fetcher
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
+from mode.threads import WorkerThread
 
 from assetstream.models.records import Records
 from assetstream.streams import records as batches
@@ -28,9 +29,11 @@ from assetstream.streams import records as batches
 FETCH_WAIT_MS = 100
 #: under load the broker collects this long, or this much, before it answers: a fetch of a few records for each of many
 #: partitions costs nearly what one of a few hundred does, and nothing is visible before the next checkpoint anyway
-COLLECT_MS, COLLECT_BYTES = 8, 256 << 10
+COLLECT_MS, COLLECT_BYTES = 10, 256 << 10
 #: most bytes per partition and fetch: a few thousand trades, so that one batch never holds up a checkpoint for long
 PARTITION_FETCH_BYTES = 2 << 20
+#: how long leaving the group may take: with the broker away Faust would wait for a minute
+LEAVE_S = 8.0
 
 
 class Run(NamedTuple):
@@ -92,7 +95,18 @@ aiokafka_fetcher.MemoryRecords = _WholeFetch
 aiokafka_fetcher.PartitionRecords = _OneRun
 
 
+class _Daemon(WorkerThread):
+    """A thread that may be left behind."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.daemon = True
+
+
 class _Thread(driver.AIOKafkaConsumerThread):
+    Worker = _Daemon
+    shutdown_timeout = LEAVE_S
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = self.consumer
         consumer.in_transaction = True  # Faust reads committed only in its own exactly-once mode
@@ -118,7 +132,10 @@ class _Forgetful(dict):
 
 
 class RecordConsumer(driver.Consumer):
-    """A Faust consumer whose messages carry a `Run`."""
+    """A Faust consumer whose messages carry the `Run`s that one fetch brought of a topic's partitions."""
+
+    #: milliseconds that the broker collects under load before it answers
+    collect_ms = COLLECT_MS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -144,30 +161,30 @@ class RecordConsumer(driver.Consumer):
         await self._thread.seek_wait({partition: offset})
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109
-        """One message per partition that has something; a partition's runs keep their order."""
+        """One message per topic that has something, with the runs of its partitions; each keeps its order."""
         await self.room.wait()
         fetched, active = await self._wait_next_records(timeout)
         if not fetched or self.should_stop or not self.flow_active:
             return
         self._pace()
-        for tp, runs in fetched.items():
-            for run in runs:
-                if self.flow_active and (active is None or tp in active):
-                    yield tp, self._message(tp, run)
+        for topic in {tp.topic for tp in fetched}:
+            parts = [tp for tp in fetched if tp.topic == topic and (active is None or tp in active)]
+            if parts and self.flow_active:
+                yield parts[0], self._message(parts[0], tuple(run for tp in parts for run in fetched[tp]))
 
     def _pace(self) -> None:
         """Something came: when it comes often, let the broker collect; when it is rare, have it at once."""
         now = time.monotonic()
-        often = now - self._last_fetch < 2 * COLLECT_MS / 1000
+        often = now - self._last_fetch < 2 * self.collect_ms / 1000
         self._last_fetch = now
         fetcher = self._thread._ensure_consumer()._fetcher
         fetcher._fetch_min_bytes = COLLECT_BYTES if often else 1
-        fetcher._fetch_max_wait_ms = COLLECT_MS if often else FETCH_WAIT_MS
+        fetcher._fetch_max_wait_ms = self.collect_ms if often else FETCH_WAIT_MS
 
-    def _message(self, tp: TP, run: Run) -> ConsumerMessage:
-        last, generation = run.ends - 1, self.app.consumer_generation_id
+    def _message(self, tp: TP, runs: tuple[Run, ...]) -> ConsumerMessage:
+        last, generation = runs[0].ends - 1, self.app.consumer_generation_id
         return ConsumerMessage(
-            tp.topic, tp.partition, last, 0.0, 1, [], None, run, None, -1, -1, tp, generation_id=generation
+            tp.topic, tp.partition, last, 0.0, 1, [], None, runs, None, -1, -1, tp, generation_id=generation
         )
 
     async def _drain_messages(self, fetcher: Any) -> None:
@@ -183,7 +200,7 @@ class RecordConsumer(driver.Consumer):
 
 
 class RecordTransport(driver.Transport):
-    """The transport to give a Faust app whose agents take a `Run`."""
+    """The transport to give a Faust app whose agents take runs."""
 
     Consumer = RecordConsumer
 
@@ -192,9 +209,9 @@ class RecordSchema(faust.Schema):
     """Hands keys and values to the agent as they are."""
 
     def loads_key(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
-        """The key, untouched (always None: keys lie in the Run)."""
+        """The key, untouched (always None: keys lie in the runs)."""
         return message.key
 
     def loads_value(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
-        """The Run, untouched."""
+        """The runs, untouched."""
         return message.value

@@ -7,7 +7,7 @@ snapshots; and where a sweep is complete, what it made superfluous is deleted fr
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import structlog
@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 
 #: records held for the next snapshot; beyond this they are written at once
 MOST_HELD_BYTES = 32 << 20
+#: bytes per write
+PORTION_BYTES = 512 << 10
 
 
 class Snapshots:
@@ -81,7 +83,10 @@ class Snapshots:
         self, key: tuple[str, int], snapshot: Snapshot, records: list[tuple[int, bytes]], first: int | None
     ) -> None:
         try:
-            snapshot.append(records, records[-1][0] + 1, first)
+            # RocksDB's Python binding holds the interpreter's lock while it writes, so it gets a little at a time.
+            for part in _portions(records):
+                snapshot.append(part, part[-1][0] + 1, first)
+                first = None
         except Exception as error:
             # A full disk must not stop the worker: the log is the truth. The folder is given up until the next restart.
             log.warning("snapshot can't be written, going on without it", path=str(snapshot.path), error=str(error))
@@ -128,3 +133,17 @@ class Snapshots:
             described = admin.describe_topics(TopicCollection([topic]), request_timeout=10)[topic].result()
             self._identities[topic] = f"{cluster}/{topic}/{described.topic_id}"
         return self._identities[topic]
+
+
+def _portions(records: list[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
+    """The records in runs of about PORTION_BYTES."""
+    portion: list[tuple[int, bytes]] = []
+    size = 0
+    for record in records:
+        portion.append(record)
+        size += len(record[1])
+        if size >= PORTION_BYTES:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion

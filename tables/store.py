@@ -136,7 +136,10 @@ class Store:
 
     def rebuild(self) -> None:
         """Make what is derived from the rows (indexes, base values, totals); call when a restore is complete."""
-        self.state = self._rebuild(self.state)
+        try:
+            self.state = self._rebuild(self.state)
+        except ValueError as error:
+            raise ChangelogError(str(error)) from error
 
 
 class Cut(NamedTuple):

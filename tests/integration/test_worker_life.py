@@ -37,7 +37,7 @@ MESSAGES = 12_000
 
 
 def settings_of(stack: EmbeddedStack, name: str, **more: object) -> Settings:
-    return stack.settings(topic_prefix=f"{name}.", clickhouse_database=name, **more)
+    return stack.settings(**{"topic_prefix": f"{name}.", "clickhouse_database": name.replace("-", "_"), **more})
 
 
 # -- a life in order --------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_without_tables(stack: EmbeddedStack, tmp_path: Path) -> None:
 
 
 def test_with_its_port_taken(stack: EmbeddedStack, tmp_path: Path) -> None:
-    settings = settings_of(stack, "port-taken", clickhouse_database="port_taken")
+    settings = settings_of(stack, "port-taken")
     init_all(settings)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -237,7 +237,8 @@ def test_kafka_stays_away_while_a_worker_is_asked_to_end(
         port = kill(kafka)
         try:
             code, seconds = running.workers[0].terminate(90)
-            assert seconds < 60, (code, seconds)
+            assert code == 0
+            assert seconds < 30  # before whoever asked kills it
         finally:
             kafka.start(port=port, attached=True)
         running.workers.clear()
@@ -294,5 +295,6 @@ def test_the_groups_are_empty_when_all_have_left(stack: EmbeddedStack, tmp_path:
 def members(settings: Settings) -> dict[str, int]:
     """How many members each of our groups has."""
     names = {settings.group(name): name for name in ("agents", "sinks")}
-    groups = AdminClient(settings.kafka()).describe_consumer_groups(list(names))
+    admin = AdminClient(settings.kafka())  # kept: its answers end with it
+    groups = admin.describe_consumer_groups(list(names))
     return {names[group]: len(future.result().members) for group, future in groups.items()}

@@ -130,6 +130,7 @@ def test_the_ttl_follows_the_settings(client: Client, settings: Settings) -> Non
 
 
 def test_positions_are_the_last_fill_of_each(client: Client, settings: Settings) -> None:
+    """The fill applied last, and the latest time: a late trade doesn't turn `last_trade_at` back."""
     insert = """
         INSERT INTO {db}.fills
             (user_id, portfolio_id, symbol, currency, executed_at, position_quantity, position_cost_basis,
@@ -145,7 +146,7 @@ def test_positions_are_the_last_fill_of_each(client: Client, settings: Settings)
         "toString(last_trade_at) FROM {db}.positions ORDER BY portfolio_id"
     )
     assert ask(client, settings, query) == [
-        ("u", "p", "A", "USD", D(0), D(0), None, D("25.5"), D("0.2"), "2026-03-02 09:00:01.000000"),
+        ("u", "p", "A", "USD", D(0), D(0), None, D("25.5"), D("0.2"), "2026-03-02 09:00:05.000000"),
         ("u", "q", "A", "EUR", D(-3), D(-30), D(10), D(0), D(0), "2026-03-02 09:00:02.000000"),
     ]
 

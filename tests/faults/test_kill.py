@@ -27,8 +27,9 @@ from tests.integration.pipeline import (
 
 SEED = 1
 USERS, SYMBOLS, BAD = 30, 12, 0.01
-PHASED, MIXED = 40_000, 20_000
-KILLS = 6
+PHASED, MIXED = 30_000, 15_000
+#: in each of two phases of trades, and while everything races
+KILLS = 2
 #: messages a second while workers are killed: mostly they have a backlog
 RATE = 1500
 SESSION_S = 6
@@ -92,7 +93,7 @@ def test_killed_again_and_again(stack: EmbeddedStack, tmp_path: Path) -> None:
         stream = market(USERS, SYMBOLS, SEED, bad=BAD)
         for phase in phases(stream, PHASED):
             if len(phase) > PHASED / 4:
-                killer = Killer(running, random, KILLS // 2)
+                killer = Killer(running, random, KILLS)
                 while_publishing(running, lambda phase=phase: running.publish(phase, RATE), killer)
             else:
                 running.publish(phase)
@@ -102,7 +103,7 @@ def test_killed_again_and_again(stack: EmbeddedStack, tmp_path: Path) -> None:
         Check(running).everything()
 
         mixed = list(islice(stream, MIXED))
-        while_publishing(running, lambda: running.publish(mixed, RATE), Killer(running, random, KILLS // 2))
+        while_publishing(running, lambda: running.publish(mixed, RATE), Killer(running, random, KILLS))
         running.feed()
         for worker in running.workers:
             worker.wait_ready()

@@ -38,7 +38,7 @@ from tests.reference import SEVERITIES, Reference, Rejected, level_of, read
 
 #: deadlines are for tests that would hang, not for slow machines
 READY_S = 240
-SETTLE_S = 180
+SETTLE_S = 300
 INPUTS = ("risk_limits", "prices", "trades", "transactions")
 OUTPUTS = ("portfolio_updates", "risk_alerts", "asset_transactions", "dead_letters")
 #: passed on to a worker where they differ from their defaults

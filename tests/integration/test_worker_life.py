@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -70,7 +69,9 @@ def test_sigterm_hands_over_and_a_restart_restores(stack: EmbeddedStack, tmp_pat
         Check(running).everything()
 
         # all of them end, and begin again where they were: one from its snapshots, one with an empty folder
+        assert members(running.settings) == {"agents": 1, "sinks": 1}
         assert two.terminate()[0] == 0
+        assert members(running.settings) == {"agents": 0, "sinks": 0}
         running.publish(more_limits)
         assert any((running.folder / "data-two" / "state").rglob("*.log"))
         shutil.rmtree(running.folder / "data-one")
@@ -99,6 +100,14 @@ def test_readyz_says_what_is_missing(stack: EmbeddedStack, tmp_path: Path) -> No
         worker.wait_ready()
         assert worker.metric("assigned_partitions") == worker.metric("ready_partitions") == 8
         assert worker.get("/nothing")[0] == 404
+
+
+def members(settings: Settings) -> dict[str, int]:
+    """How many members each of our groups has."""
+    names = {settings.group(name): name for name in ("agents", "sinks")}
+    admin = AdminClient(settings.kafka())  # kept: its answers end with it
+    groups = admin.describe_consumer_groups(list(names))
+    return {names[group]: len(future.result().members) for group, future in groups.items()}
 
 
 # -- why it does not start --------------------------------------------------------------------------------------------
@@ -203,53 +212,6 @@ def own(servers: tuple[EmbeddedKafka, EmbeddedClickHouse], name: str) -> Setting
     )
 
 
-def test_kafka_dies_and_comes_back(servers: tuple[EmbeddedKafka, EmbeddedClickHouse], tmp_path: Path) -> None:
-    kafka, _ = servers
-    *before, last = phases(market(USERS, SYMBOLS, 12, bad=BAD), MESSAGES)
-    with pipeline(own(servers, "kafka_dies"), tmp_path, "one", "two") as running:
-        for phase in before:
-            running.publish(phase)
-            running.settle()
-            running.feed()
-        with ThreadPoolExecutor(1) as pool:
-            publishing = pool.submit(running.publish, last, 1000.0)
-            time.sleep(1)
-            port = kill(kafka)
-            time.sleep(4)
-            assert all(worker.get("/healthz")[0] == 200 for worker in running.workers)
-            kafka.start(port=port, attached=True)
-            publishing.result()
-        wait_until(lambda: all(worker.is_ready for worker in running.workers), "the workers to heal")
-        running.settle()
-        running.feed()
-        Check(running).everything()
-        assert all(worker.terminate()[0] == 0 for worker in running.workers)
-
-
-def test_kafka_stays_away_while_a_worker_is_asked_to_end(
-    servers: tuple[EmbeddedKafka, EmbeddedClickHouse], tmp_path: Path
-) -> None:
-    """It can't write a last checkpoint, but it must not hang: what it had is taken again by its successor."""
-    kafka, _ = servers
-    with pipeline(own(servers, "kafka_away"), tmp_path, "one") as running:
-        running.publish(islice(market(USERS, SYMBOLS, 13), 500))
-        running.settle()
-        port = kill(kafka)
-        try:
-            code, seconds = running.workers[0].terminate(90)
-            assert code == 0
-            assert seconds < 30  # before whoever asked kills it
-        finally:
-            kafka.start(port=port, attached=True)
-        running.workers.clear()
-        running.start("one")
-        running.settle()
-        running.feed()
-        Check(running).keys()
-        with Check(running).client() as client:
-            Check(running)._positions(client)
-
-
 def test_clickhouse_dies_and_comes_back(servers: tuple[EmbeddedKafka, EmbeddedClickHouse], tmp_path: Path) -> None:
     _, clickhouse = servers
     limits, prices, trades, more_limits, more_trades = phases(market(USERS, SYMBOLS, 14, bad=BAD), MESSAGES)
@@ -284,17 +246,31 @@ def errors(running: Pipeline) -> float:
     return sum(worker.metric("clickhouse_errors_total") for worker in running.workers)
 
 
-def test_the_groups_are_empty_when_all_have_left(stack: EmbeddedStack, tmp_path: Path) -> None:
-    settings = settings_of(stack, "leaving")
-    with pipeline(settings, tmp_path, "one") as running:
-        assert members(settings) == {"agents": 1, "sinks": 1}
-        assert running.workers[0].terminate()[0] == 0
-        assert members(settings) == {"agents": 0, "sinks": 0}
+def test_kafka_dies_and_comes_back(servers: tuple[EmbeddedKafka, EmbeddedClickHouse], tmp_path: Path) -> None:
+    """The last of these tests: in the end Kafka stays away."""
+    kafka, _ = servers
+    *before, last = phases(market(USERS, SYMBOLS, 12, bad=BAD), MESSAGES)
+    with pipeline(own(servers, "kafka_dies"), tmp_path, "one", "two") as running:
+        for phase in before:
+            running.publish(phase)
+            running.settle()
+            running.feed()
+        with ThreadPoolExecutor(1) as pool:
+            publishing = pool.submit(running.publish, last, 1000.0)
+            time.sleep(1)
+            port = kill(kafka)
+            time.sleep(4)
+            assert all(worker.get("/healthz")[0] == 200 for worker in running.workers)
+            kafka.start(port=port, attached=True)
+            publishing.result()
+        wait_until(lambda: all(worker.is_ready for worker in running.workers), "the workers to heal")
+        running.settle()
+        running.feed()
+        Check(running).everything()
 
-
-def members(settings: Settings) -> dict[str, int]:
-    """How many members each of our groups has."""
-    names = {settings.group(name): name for name in ("agents", "sinks")}
-    admin = AdminClient(settings.kafka())  # kept: its answers end with it
-    groups = admin.describe_consumer_groups(list(names))
-    return {names[group]: len(future.result().members) for group, future in groups.items()}
+        # and when it stays away, a worker that is asked to end still does
+        kill(kafka)
+        one, two = running.workers
+        two.signal(signal.SIGTERM)
+        assert one.terminate(60)[0] == 0
+        assert two.terminate(60)[0] == 0

@@ -36,7 +36,7 @@ from assetstream.streams.settings import Settings
 #: the generator wakes up this often and sends what is due
 STEP_S = 0.001
 #: what a publisher waits for company before it sends
-LINGER_MS = 1
+LINGER_MS = 5
 PARTITIONS = 8
 #: the two prices that every symbol alternates between, and the limit in between of ten of it
 CENTS = (9_500, 9_510)

@@ -24,7 +24,7 @@ from assetstream.streams.settings import Settings
 log = structlog.get_logger(__name__)
 
 #: three threads share the interpreter: with Python's 5 ms a checkpoint waits for its turn
-SWITCH_INTERVAL_S = 0.0005
+SWITCH_INTERVAL_S = 0.0002
 
 
 class Part(StrEnum):

@@ -90,7 +90,7 @@ class Checkpointer:
                     "transactional.id": name,
                     "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
                     "partitioner": "murmur2_random",
-                    "compression.type": "lz4",
+                    "compression.type": "none",
                     "linger.ms": 0,
                     "batch.size": 2 << 20,
                     "batch.num.messages": 50_000,

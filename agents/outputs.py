@@ -51,15 +51,13 @@ class Publisher:
         self._updates([cut for cut in cuts if len(cut.updates)], made, rows)
         if fills := [part for cut in cuts for part in cut.work.fills]:
             batch, first, partition = batches.joined([batch for batch, _ in fills])
-            filled = concatenated([part for _, part in fills])
-            filled["message"] += np.repeat(first, [len(part) for _, part in fills]).astype(np.int32)
-            rows["fills"] = [batches.fills(batch, filled, partition)]
+            rows["fills"] = [batches.fills(batch, _renumbered([part for _, part in fills], first), partition)]
         if prices := [part for cut in cuts for part in cut.work.prices]:
             batch, first, partition = batches.joined([batch for batch, _ in prices])
             accepted = np.concatenate([part + n for (_, part), n in zip(prices, first, strict=True)])
             rows["prices"] = [batches.prices(batch, accepted, partition)]
+        self._outcomes(cuts, made, rows)
         for cut in cuts:
-            self._outcomes(cut, made, rows)
             changelog = self._topic[cut.partition.changelog]
             for value in cut.changes.records():
                 made.changelog.append(Output(changelog, cut.partition.number, None, value))
@@ -126,16 +124,30 @@ class Publisher:
             batches.portfolio_updates(updates, unpriced, names, users, portfolios, self._causes, base)
         ]
 
-    def _outcomes(self, cut: PartitionCut, made: Publication, rows: dict[str, list[pa.RecordBatch]]) -> None:
-        for batch, outcomes, postings in cut.work.outcomes:
-            if len(outcomes) == 0:
-                continue
-            encoded = encode_outcomes(batch, outcomes, postings)
-            keys = (batch.records.key(i) or b"" for i in outcomes["message"].tolist())  # the key is the user_id
-            self._publish(made, "asset_transactions", [cut.partition.number] * len(outcomes), keys, encoded)
-            rows.setdefault("transactions", []).append(batches.transactions(batch, outcomes))
-            if len(postings):
-                rows.setdefault("ledger_entries", []).append(batches.ledger_entries(batch, postings))
+    def _outcomes(self, cuts: Sequence[PartitionCut], made: Publication, rows: dict[str, list[pa.RecordBatch]]) -> None:
+        parts = [part for cut in cuts for part in cut.work.outcomes]
+        if not parts:
+            return
+        batch, first, partition = batches.joined([batch for batch, _, _ in parts])
+        outcomes = _renumbered([outcomes for _, outcomes, _ in parts], first)
+        postings = _renumbered([postings for _, _, postings in parts], first)
+        encoded = encode_outcomes(batch, outcomes, postings, partition)
+        message = outcomes["message"]
+        users = Names(batch.data, batch.text_at[1], batch.text_len[1])
+        keys = (
+            users.data[at : at + n].tobytes()
+            for at, n in zip(users.at[message].tolist(), users.len[message].tolist(), strict=True)
+        )
+        self._publish(made, "asset_transactions", partition[message].tolist(), keys, encoded)
+        rows["transactions"] = [batches.transactions(batch, outcomes, partition)]
+        rows["ledger_entries"] = [batches.ledger_entries(batch, postings, partition)]
+
+
+def _renumbered(parts: Sequence[np.ndarray], first: np.ndarray) -> np.ndarray:
+    """Rows of several batches together, their `message` counted in the joined batch."""
+    rows = concatenated(parts)
+    rows["message"] += np.repeat(first, [len(part) for part in parts]).astype(np.int32)
+    return rows
 
 
 class _Texts:

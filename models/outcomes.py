@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 _TYPES = [kind.name for kind in TransactionType]  # by code
 
 
-def encode_outcomes(batch: TransactionBatch, outcomes: np.ndarray, postings: np.ndarray) -> Encoded:
-    """`asset_transactions` of OUTCOME rows and their POSTING rows."""
+def encode_outcomes(
+    batch: TransactionBatch, outcomes: np.ndarray, postings: np.ndarray, partition: np.ndarray
+) -> Encoded:
+    """`asset_transactions` of OUTCOME rows and their POSTING rows; `partition` int[n] of each message of the batch."""
     legs: dict[int, list[dict[str, str]]] = {}
     amounts = texts_of(decimal_column(postings, "amount"))
     for message, account, amount in zip(
@@ -60,7 +62,7 @@ def encode_outcomes(batch: TransactionBatch, outcomes: np.ndarray, postings: np.
             "occurred_at": time_text(from_micros(int(batch.occurred_at[i]))),
             "cause": {
                 "topic": batch.records.topic,
-                "partition": batch.records.partition,
+                "partition": int(partition[i]),
                 "offset": int(batch.records.offset[i]),
             },
         }

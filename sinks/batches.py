@@ -191,7 +191,7 @@ def _cause(rows: np.ndarray, topics: Names) -> tuple[pa.Array, pa.Array, pa.Arra
 
 
 def joined(batches: Sequence[Any]) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Trade or price batches of several partitions as one.
+    """Decoded batches of several partitions as one.
 
     -> it, the number in it of each batch's first message, and the partition of each message.
 
@@ -371,8 +371,8 @@ def _accounts(account, message, data, at, length, kinds):
     return out, starts, sizes
 
 
-def transactions(batch: TransactionBatch, rows: np.ndarray) -> pa.RecordBatch:
-    """`transactions` of OUTCOME rows; their `message` counts in `batch`."""
+def transactions(batch: TransactionBatch, rows: np.ndarray, partition: np.ndarray | None = None) -> pa.RecordBatch:
+    """`transactions` of OUTCOME rows; their `message` counts in `batch`. `partition` of each message, if `joined`."""
     message = np.ascontiguousarray(rows["message"])
     transaction, user, wallet, asset, external, method = texts(
         batch.data, batch.text_at[:6], batch.text_len[:6], message
@@ -395,12 +395,12 @@ def transactions(batch: TransactionBatch, rows: np.ndarray) -> pa.RecordBatch:
         decimals(decimal_column(rows, "available")),
         decimals(decimal_column(rows, "locked")),
         times(batch.occurred_at[message]),
-        *_record_source(batch.records, message),
+        *_record_source(batch.records, message, partition),
     )
 
 
-def ledger_entries(batch: TransactionBatch, rows: np.ndarray) -> pa.RecordBatch:
-    """`ledger_entries` of POSTING rows; their `message` counts in `batch`."""
+def ledger_entries(batch: TransactionBatch, rows: np.ndarray, partition: np.ndarray | None = None) -> pa.RecordBatch:
+    """`ledger_entries` of POSTING rows; their `message` counts in `batch`. `partition` of each message, if `joined`."""
     message = np.ascontiguousarray(rows["message"])
     account = np.ascontiguousarray(rows["account"])
     transaction, user, _, asset, _, _ = texts(batch.data, batch.text_at[:6], batch.text_len[:6], message)
@@ -413,7 +413,7 @@ def ledger_entries(batch: TransactionBatch, rows: np.ndarray) -> pa.RecordBatch:
         decimals(decimal_column(rows, "amount")),
         integers(rows["entry"], np.int32),
         times(batch.occurred_at[message]),
-        *_record_source(batch.records, message),
+        *_record_source(batch.records, message, partition),
     )
 
 

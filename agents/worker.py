@@ -86,7 +86,7 @@ class Worker:
                 **{
                     "partitioner": "murmur2_random",
                     "enable.idempotence": True,
-                    "linger.ms": 0,
+                    "linger.ms": 20,  # each alone would be a request to the broker; a checkpoint sends them at once
                     "log_level": 3,
                 }
             )

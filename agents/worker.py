@@ -13,10 +13,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import faust
 import structlog
+from aiokafka.errors import IllegalStateError
 from confluent_kafka import KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 from faust.types import TP
@@ -35,7 +37,7 @@ from assetstream.streams.app import crash, make_app, raw_topic
 from assetstream.streams.checkpoint import Checkpointer, CheckpointFailed, Committed
 from assetstream.streams.marks import MarkFollower
 from assetstream.streams.settings import Settings
-from assetstream.streams.transport import Run
+from assetstream.streams.transport import Run, Stalls
 from assetstream.tables.restore import Progress, Superseded, offsets, restore
 from assetstream.tables.snapshots import Snapshots
 
@@ -124,7 +126,13 @@ class Worker:
         self._follower.start()
         await self._open_producer()
         await self.app.start()
-        forever = (self._checkpoint_loop, self._mark_tick, self._gauges, self._stop_with_faust)
+        forever = (
+            self._checkpoint_loop,
+            self._mark_tick,
+            self._gauges,
+            self._seek_what_was_dropped,
+            self._stop_with_faust,
+        )
         loops = [asyncio.create_task(loop()) for loop in forever]
         try:
             await self._stopping.wait()
@@ -214,7 +222,8 @@ class Worker:
 
     async def _take(self, name: str, run: Run) -> None:
         epoch, number = self.epoch, run.records.partition
-        while number not in self.ready and self.epoch == epoch and not self._stopping.is_set():  # noqa: ASYNC110
+        # What was fetched of a partition that is not ours any more never gets ready: it must not hold up the others.
+        while number in self.assigned - self.ready and self.epoch == epoch and not self._stopping.is_set():  # noqa: ASYNC110
             await asyncio.sleep(0.005)  # one wait per assignment; an event per partition says no more
         partition = self._partition(name, number)
         if self.epoch != epoch or partition is None or self._stopping.is_set():
@@ -326,6 +335,24 @@ class Worker:
             for table in SIZES:
                 rows = sum(int(getattr(account.store.state, table).count[0]) for account in self.accounts.values())
                 metrics.STATE_ROWS.labels(table).set(rows)
+
+    async def _seek_what_was_dropped(self) -> None:
+        stalls = Stalls()
+        while True:
+            await asyncio.sleep(GAUGES_S)
+            epoch = self.epoch
+            ready = [partition for partition in self._mine() if partition.number in self.ready]
+            for partition, (name, following) in [(p, each) for p in ready for each in p.next.items()]:
+                if self.epoch != epoch:
+                    break
+                tp = TP(self.settings.topic(name), partition.number)
+                with suppress(IllegalStateError, AssertionError):  # aiokafka's, for what is not assigned any more
+                    end = self.app.consumer.highwater(tp) or 0
+                    if stalls.stalled(tp, following, end, self._in_hand == 0):
+                        log.warning(
+                            "records wait but do not come, seeking back", topic=tp.topic, partition=tp.partition
+                        )
+                        await self.app.consumer.seek(tp, following)
 
     # -- checkpoints --------------------------------------------------------------------------------------------------
 

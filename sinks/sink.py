@@ -11,10 +11,12 @@ import asyncio
 import os
 import socket
 import uuid
+from contextlib import suppress
 from typing import Any
 
 import faust
 import structlog
+from aiokafka.errors import IllegalStateError
 from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from faust.types import TP
@@ -26,7 +28,7 @@ from assetstream.streams import membership, metrics, topics
 from assetstream.streams.app import crash, make_app, raw_topic
 from assetstream.streams.checkpoint import FENCED
 from assetstream.streams.settings import Settings
-from assetstream.streams.transport import Run
+from assetstream.streams.transport import Run, Stalls
 
 log = structlog.get_logger(__name__)
 
@@ -178,7 +180,8 @@ class Sink:
 
     async def _take(self, number: int, run: Run) -> None:
         epoch = self.epoch
-        while number not in self.writers and self.epoch == epoch and not self._stopping.is_set():  # noqa: ASYNC110
+        # What was fetched of a partition that is not ours any more never gets a writer: it must not hold up the others.
+        while number in self.assigned - self.writers.keys() and self.epoch == epoch and not self._stopping.is_set():  # noqa: ASYNC110
             await asyncio.sleep(0.02)  # one wait per assignment
         writer = self.writers.get(number)
         if writer is None or self.epoch != epoch:
@@ -187,11 +190,19 @@ class Sink:
             await self.app.consumer.seek(TP(self.topic, number), writer.next)
 
     async def _tick_loop(self) -> None:
+        stalls = Stalls()
         while True:
             await asyncio.sleep(TICK_S)
-            for number, writer in self.writers.items():
-                end = self.app.consumer.highwater(TP(self.topic, number)) or 0
-                metrics.LAG.labels(topics.ANALYTICS, number).set(max(0, end - writer.next))
+            for number, writer in list(self.writers.items()):
+                tp = TP(self.topic, number)
+                with suppress(IllegalStateError, AssertionError):  # aiokafka's, for what is not assigned any more
+                    end = self.app.consumer.highwater(tp) or 0
+                    metrics.LAG.labels(topics.ANALYTICS, number).set(max(0, end - writer.next))
+                    if self.writers.get(number) is writer and stalls.stalled(tp, writer.next, end, writer.is_idle):
+                        log.warning(
+                            "records wait but don't come, seeking back", topic=topics.ANALYTICS, partition=number
+                        )
+                        await self.app.consumer.seek(tp, writer.next)
             try:
                 await asyncio.gather(*(writer.tick() for writer in self.writers.values()))
             except Fenced:

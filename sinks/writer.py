@@ -221,6 +221,11 @@ class PartitionWriter:
         await self._settle()
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing it took waits to be written."""
+        return not self._waiting
+
+    @property
     def _is_full(self) -> bool:
         return self._bytes >= self._range_bytes or len(self._waiting) >= self._range_records
 

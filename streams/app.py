@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from typing import Any
 
 import faust
+from faust.assignor import PartitionAssignor
 from faust.auth import GSSAPICredentials, SASLCredentials, SSLCredentials
 from faust.types.auth import CredentialsT
 from yarl import URL
@@ -14,6 +16,29 @@ from assetstream.streams.settings import Settings
 from assetstream.streams.transport import RecordSchema, RecordTransport
 
 CRASH_LOOK_S = 0.5
+
+
+class _Counts:
+    """The one thing an assignor asks of the cluster's metadata."""
+
+    def __init__(self, partitions: int) -> None:
+        self._partitions = set(range(partitions))
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        """The same of every topic."""
+        return self._partitions
+
+
+class Assignor(PartitionAssignor):
+    """Faust's, but it always knows our topics: `check_topics` has made sure of how many partitions they have.
+
+    Faust leaves out a topic that the leader's metadata lacks at that moment, as it does after a broker stood still:
+    nobody gets any of its partitions, and the group is content with that.
+    """
+
+    def assign(self, cluster: Any, member_metadata: Any) -> Any:
+        """Assignment by member."""
+        return super().assign(_Counts(self.app.conf.topic_partitions), member_metadata)
 
 
 def make_app(settings: Settings, group: str) -> faust.App:
@@ -25,6 +50,7 @@ def make_app(settings: Settings, group: str) -> faust.App:
         broker=urls,
         broker_credentials=credentials(settings),
         autodiscover=False,
+        PartitionAssignor=Assignor,
         store="memory://",
         topic_partitions=settings.partitions,
         topic_replication_factor=settings.replication_factor,

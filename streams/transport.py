@@ -34,6 +34,8 @@ COLLECT_MS, COLLECT_BYTES = 10, 256 << 10
 PARTITION_FETCH_BYTES = 2 << 20
 #: how long leaving the group may take: with the broker away Faust would wait for a minute
 LEAVE_S = 8.0
+#: records that wait so long, while we do nothing, were dropped on their way
+STALL_S = 5.0
 
 
 class Run(NamedTuple):
@@ -197,6 +199,28 @@ class RecordConsumer(driver.Consumer):
         except (asyncio.CancelledError, *self.consumer_stopped_errors):
             if not self.transport.app.should_stop:
                 raise
+
+
+class Stalls:
+    """Finds partitions whose records wait but don't come.
+
+    A run that was dropped on the way shows by the gap before the next run; if it was the last one, nothing shows it.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[TP, tuple[int, float]] = {}
+
+    def stalled(self, tp: TP, following: int, end: int, idle: bool) -> bool:
+        """Whether to seek back: offset `following` is below the log's `end` while we are idle, since STALL_S ago."""
+        now = time.monotonic()
+        at, since = self._since.get(tp, (-1, now))
+        if end <= following or not idle or at != following:
+            self._since[tp] = (following, now)
+            return False
+        if now - since < STALL_S:
+            return False
+        self._since[tp] = (following, now)
+        return True
 
 
 class RecordTransport(driver.Transport):

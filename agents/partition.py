@@ -30,7 +30,6 @@ from assetstream.tables.store import Cut, Store
 class Work:
     """What a partition did since the last cut."""
 
-    records: int = 0
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # (topic, result)
     oldest: dict[str, int] = field(default_factory=dict)  # by topic: Kafka timestamp (ms) of the first record taken
     rejected: list[Rejected] = field(default_factory=list)
@@ -81,7 +80,6 @@ class Partition:
     def account_for(self, topic: str, records: Records, verdict: np.ndarray, details: dict[int, str]) -> None:
         """Count a batch's records by what became of them, and set the rejected aside."""
         work = self.work
-        work.records += records.n
         work.oldest.setdefault(topic, int(records.timestamp[0]))
         for value, n in enumerate(np.bincount(verdict)):
             if n:

@@ -8,9 +8,6 @@ up can't commit, and so can't insert.
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import uuid
 from contextlib import suppress
 from typing import Any
 
@@ -26,7 +23,7 @@ from assetstream.sinks.migrations import check
 from assetstream.sinks.writer import ClickHouseInserts, Fenced, PartitionWriter
 from assetstream.streams import membership, metrics, topics
 from assetstream.streams.app import crash, make_app, raw_topic
-from assetstream.streams.checkpoint import FENCED
+from assetstream.streams.checkpoint import FENCED, transactional_id
 from assetstream.streams.settings import Settings
 from assetstream.streams.transport import Run, Stalls
 
@@ -65,7 +62,7 @@ class KafkaCommits:
 
     def _commit(self, offsets: list[TopicPartition]) -> None:
         if self._producer is None:
-            name = f"{self._settings.group('sinks')}-{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            name = transactional_id(self._settings.group("sinks"))
             producer = Producer(
                 self._settings.kafka(
                     **{"transactional.id": name, "transaction.timeout.ms": 10_000, "linger.ms": 0, "log_level": 3}

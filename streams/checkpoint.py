@@ -40,6 +40,11 @@ FENCED = {
 }
 
 
+def transactional_id(group: str) -> str:
+    """A transactional id that nobody else has, and that says who it is: fencing is by the group, not by this."""
+    return f"{group}-{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
 class CheckpointFailed(Exception):
     """A checkpoint did not commit; nothing of it is visible. `fenced`: because our membership is over."""
 
@@ -82,12 +87,10 @@ class Checkpointer:
     def open(self) -> None:
         """A new producer under a new transactional id; waits for the broker. Raises KafkaException."""
         self.close()
-        host = socket.gethostname()[:40]
-        name = f"{self._settings.group('agents')}-{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         producer = Producer(
             self._settings.kafka(
                 **{
-                    "transactional.id": name,
+                    "transactional.id": transactional_id(self._settings.group("agents")),
                     "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
                     "partitioner": "murmur2_random",
                     "compression.type": "none",

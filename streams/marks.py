@@ -34,7 +34,6 @@ class MarkFollower:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="marks", daemon=True)
         self.caught_up = threading.Event()
-        self.error: BaseException | None = None
 
     def start(self) -> None:
         """Begin to follow."""
@@ -57,7 +56,6 @@ class MarkFollower:
             try:
                 self._follow()
             except BaseException as error:
-                self.error = error
                 log.warning("mark follower starts over", error=str(error))
                 self._stop.wait(1)
 

@@ -61,6 +61,10 @@ class Store:
         """Bytes of all rows in use."""
         return sum(int(t.count[0]) * t.rows.dtype.itemsize for t in self.tables)
 
+    def _log_is_long(self) -> bool:
+        """Whether a walk over the state is worth it; the state is only measured when the log is long at all."""
+        return self.log_bytes > SWEEP_SLACK and self.log_bytes > SWEEP_FACTOR * self.state_bytes() + SWEEP_SLACK
+
     def cut(self) -> Cut:
         """Copies what changed since the last cut and counts a checkpoint. Call between batches only."""
         self.checkpoint += 1
@@ -73,7 +77,7 @@ class Store:
                 table.dirty[rows] = 0
                 table.count[1] = 0
                 changed += touched * table.rows.dtype.itemsize
-        starts = self._walk is None and self.log_bytes > SWEEP_FACTOR * self.state_bytes() + SWEEP_SLACK
+        starts = self._walk is None and self._log_is_long()
         if starts:
             self._walk, self._walk_bytes, self.walk_began = (0, 0), 0, None
         walked = self._walk is not None

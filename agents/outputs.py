@@ -7,7 +7,7 @@ for the interpreter's lock (measured: 180 ms a checkpoint instead of 11).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,17 +20,24 @@ from assetstream.models.outcomes import encode_outcomes
 from assetstream.models.outputs import concatenated
 from assetstream.sinks import batches
 from assetstream.streams import dead_letters, topics
-from assetstream.streams.checkpoint import Output
+from assetstream.streams.batch_writer import Outgoing, outgoing_of, partition_of
 from assetstream.streams.settings import Settings
 
 
 @dataclass
 class Publication:
-    """The records of one checkpoint, in the order they are produced."""
+    """What one checkpoint publishes. `changelog` and `sources` are by (topic, partition)."""
 
-    outputs: list[Output] = field(default_factory=list)
-    changelog: list[Output] = field(default_factory=list)
+    outputs: list[Outgoing] = field(default_factory=list)
+    changelog: dict[tuple[str, int], list[bytes]] = field(default_factory=dict)
     sources: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def records(self) -> list[Outgoing]:
+        """All records, those of the changelog too."""
+        by_topic: dict[str, list[tuple[int, bytes | None, bytes]]] = {}
+        for (topic, partition), values in self.changelog.items():
+            by_topic.setdefault(topic, []).extend((partition, None, value) for value in values)
+        return [*self.outputs, *(outgoing_of(topic, records) for topic, records in by_topic.items())]
 
 
 class Publisher:
@@ -45,8 +52,7 @@ class Publisher:
         """All records of one checkpoint; its analytics rows go to one partition of `analytics`."""
         made = Publication()
         rows: dict[str, list[pa.RecordBatch]] = {}
-        for cut in cuts:
-            self._dead_letters(cut, made, rows)
+        self._dead_letters(cuts, made, rows)
         self._alerts([cut for cut in cuts if cut.work.alerts], made, rows)
         self._updates([cut for cut in cuts if len(cut.updates)], made, rows)
         if fills := [part for cut in cuts for part in cut.work.fills]:
@@ -59,29 +65,30 @@ class Publisher:
         self._outcomes(cuts, made, rows)
         for cut in cuts:
             changelog = self._topic[cut.partition.changelog]
-            for value in cut.changes.records():
-                made.changelog.append(Output(changelog, cut.partition.number, None, value))
+            made.changelog[changelog, cut.partition.number] = cut.changes.records()
             made.sources.update(cut.sources)
-        analytics = self._topic[topics.ANALYTICS]
+        analytics = []
         for table, parts in rows.items():
             whole = parts[0] if len(parts) == 1 else pa.concat_batches(parts)
-            for value in batches.serialize(table, whole):
-                made.outputs.append(Output(analytics, analytics_partition, table.encode(), value))
+            analytics += [(analytics_partition, table.encode(), value) for value in batches.serialize(table, whole)]
+        if analytics:
+            made.outputs.append(outgoing_of(self._topic[topics.ANALYTICS], analytics))
         return made
 
-    def _publish(
-        self, made: Publication, topic: str, partitions: list[int], keys: Iterable[bytes], encoded: Encoded
-    ) -> None:
-        data, ends = encoded[0].tobytes(), encoded[1].tolist()
-        start, name = 0, self._topic[topic]
-        for partition, key, end in zip(partitions, keys, ends, strict=True):
-            made.outputs.append(Output(name, partition, key, data[start:end]))
-            start = end
+    def _publish(self, made: Publication, topic: str, partition: np.ndarray, keys: Names, encoded: Encoded) -> None:
+        values, ends = encoded
+        starts = np.concatenate(([0], ends[:-1])).astype(np.int64)
+        made.outputs.append(Outgoing(self._topic[topic], partition, *keys, values, starts, ends - starts))
 
-    def _dead_letters(self, cut: PartitionCut, made: Publication, rows: dict[str, list[pa.RecordBatch]]) -> None:
-        for letters in cut.work.rejected:
+    def _dead_letters(
+        self, cuts: Sequence[PartitionCut], made: Publication, rows: dict[str, list[pa.RecordBatch]]
+    ) -> None:
+        rejected = [(cut.partition.number, letters) for cut in cuts for letters in cut.work.rejected]
+        records: list[tuple[int, bytes | None, bytes]] = []
+        for number, letters in rejected:
             for key, value in dead_letters.encode(letters):
-                made.outputs.append(Output(self._topic["dead_letters"], -1, key, value))
+                partition = number if key is None else partition_of(key, self._settings.partitions)
+                records.append((partition, key, value))
             rows.setdefault("dead_letters", []).append(
                 batches.dead_letters(
                     letters.records,
@@ -91,6 +98,8 @@ class Publisher:
                     letters.rejected_at,
                 )
             )
+        if records:
+            made.outputs.append(outgoing_of(self._topic["dead_letters"], records))
 
     def _alerts(self, cuts: Sequence[PartitionCut], made: Publication, rows: dict[str, list[pa.RecordBatch]]) -> None:
         if not cuts:
@@ -133,12 +142,8 @@ class Publisher:
         postings = _renumbered([postings for _, _, postings in parts], first)
         encoded = encode_outcomes(batch, outcomes, postings, partition)
         message = outcomes["message"]
-        users = Names(batch.data, batch.text_at[1], batch.text_len[1])
-        keys = (
-            users.data[at : at + n].tobytes()
-            for at, n in zip(users.at[message].tolist(), users.len[message].tolist(), strict=True)
-        )
-        self._publish(made, "asset_transactions", partition[message].tolist(), keys, encoded)
+        users = Names(batch.data, batch.text_at[1][message], batch.text_len[1][message])
+        self._publish(made, "asset_transactions", partition[message], users, encoded)
         rows["transactions"] = [batches.transactions(batch, outcomes, partition)]
         rows["ledger_entries"] = [batches.ledger_entries(batch, postings, partition)]
 
@@ -172,11 +177,10 @@ class _Texts:
         data = np.concatenate(self._words).view(np.uint8).reshape(-1)
         return Names(data, np.arange(0, MAX_BYTES * self._count, MAX_BYTES), np.concatenate(self._lengths))
 
-    def first(self, n: int) -> list[bytes]:
-        """The first `n` as bytes."""
-        names = self.names()
-        raw = names.data[: MAX_BYTES * n].tobytes()
-        return [raw[MAX_BYTES * i : MAX_BYTES * i + size] for i, size in enumerate(names.len[:n].tolist())]
+    def first(self, n: int) -> Names:
+        """The first `n`."""
+        data, at, length = self.names()
+        return Names(data, at[:n], length[:n])
 
 
 def _owners(texts: _Texts, cuts: Sequence[PartitionCut], rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -186,6 +190,6 @@ def _owners(texts: _Texts, cuts: Sequence[PartitionCut], rows: Sequence[np.ndarr
     return users, texts.add(cuts, [part["portfolio"] for part in portfolios])
 
 
-def _numbers(cuts: Sequence[PartitionCut], rows: Sequence[np.ndarray]) -> list[int]:
-    """The partition number of each row."""
-    return [cut.partition.number for cut, part in zip(cuts, rows, strict=True) for _ in range(len(part))]
+def _numbers(cuts: Sequence[PartitionCut], rows: Sequence[np.ndarray]) -> np.ndarray:
+    """The partition number of each row, int32."""
+    return np.repeat(np.array([cut.partition.number for cut in cuts], np.int32), [len(part) for part in rows])

@@ -18,6 +18,7 @@ from assetstream.agents.transactions import take_transactions
 from assetstream.models.decode import compile_kernels, decode_marks
 from assetstream.models.market import market
 from assetstream.models.records import Records, records_of
+from assetstream.streams.batch_writer import BatchWriter
 from assetstream.streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -55,4 +56,4 @@ def _write_nowhere(partition: Partition, settings: Settings) -> None:
     partition.due = True
     cut = partition.cut(now_ms=1)
     assert cut is not None
-    Publisher(settings).publication([cut], 0)
+    BatchWriter().write(Publisher(settings).publication([cut], 0).records())

@@ -14,12 +14,13 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import faust
 import structlog
-from aiokafka.errors import IllegalStateError
-from confluent_kafka import KafkaException, Producer, TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 from faust.types import TP
 
@@ -35,7 +36,8 @@ from assetstream.models.records import Records, records_of
 from assetstream.streams import membership, metrics, topics
 from assetstream.streams.app import crash, make_app, raw_topic
 from assetstream.streams.checkpoint import Checkpointer, CheckpointFailed, Committed
-from assetstream.streams.marks import MarkFollower
+from assetstream.streams.connection import Connection
+from assetstream.streams.marks import MarkFollower, MarkPublisher
 from assetstream.streams.settings import Settings
 from assetstream.streams.transport import Run, Stalls
 from assetstream.tables.restore import Progress, Superseded, offsets, restore
@@ -74,25 +76,17 @@ class Worker:
         self.accounts: dict[int, AccountPartition] = {}
         self.prices: dict[int, PricePartition] = {}
         self.epoch = 0
-        self.member: bytes | None = None
+        self.member: membership.Member | None = None
         self.assigned: set[int] = set()
         self.ready: set[int] = set()
         self.warm = False
         self.restoring = Progress()
-        self._checkpointer = Checkpointer(settings)
+        self._connection = Connection(settings)
+        self._checkpointer = Checkpointer(self._connection, settings.group("agents"))
         self._publisher = Publisher(settings)
         self._snapshots = Snapshots(settings)
         self._follower = MarkFollower(settings, self._marks_arrived)
-        self._marks_producer = Producer(
-            settings.kafka(
-                **{
-                    "partitioner": "murmur2_random",
-                    "enable.idempotence": True,
-                    "linger.ms": 20,  # each alone would be a request to the broker; a checkpoint sends them at once
-                    "log_level": 3,
-                }
-            )
-        )
+        self._marks = MarkPublisher(self._connection, settings)
         self._writing = asyncio.Lock()
         self._loading = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -111,7 +105,7 @@ class Worker:
             "trades": take_trades,
             "transactions": take_transactions,
             "risk_limits": take_risk_limits,
-            "prices": lambda partition, records: take_prices(partition, records, self._publish_marks),
+            "prices": lambda partition, records: take_prices(partition, records, self._marks.publish),
         }
         for name in topics.INPUTS:
             self._add_agent(name)
@@ -172,8 +166,7 @@ class Worker:
 
     def _close(self) -> None:
         self._follower.stop()
-        self._marks_producer.flush(5)
-        self._checkpointer.close()
+        self._connection.close()
         self._snapshots.close()
 
     async def _open_producer(self) -> None:
@@ -181,14 +174,18 @@ class Worker:
         pause = 0.2
         while not self._stopping.is_set():
             try:
-                await asyncio.to_thread(self._checkpointer.open)
+                await self._connection.run(self._open_checkpointer())
                 metrics.BROKER_DOWN.set(0)
                 return
-            except KafkaException as error:
+            except (KafkaError, OSError) as error:
                 metrics.BROKER_DOWN.set(1)
-                log.warning("Kafka does not answer, trying again", error=str(error.args[0]), pause_s=pause)
+                log.warning("Kafka does not answer, trying again", error=str(error), pause_s=pause)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 10)
+
+    async def _open_checkpointer(self) -> None:
+        await self._connection.know(self.settings.topic(name) for name in (*topics.OUTPUTS, *topics.INTERNAL))
+        await self._checkpointer.open()
 
     def _spawn(self, work: Any) -> None:
         """Run `work` beside; if it breaks, the worker stops."""
@@ -283,12 +280,6 @@ class Worker:
             )
 
     # -- marks --------------------------------------------------------------------------------------------------------
-
-    def _publish_marks(self, marks: list[tuple[bytes, bytes]]) -> None:
-        topic = self.settings.topic(topics.MARKS)
-        for symbol, mark in marks:
-            self._marks_producer.produce(topic, mark, symbol)
-        self._marks_producer.poll(0)
 
     def _marks_arrived(self, marks: dict[bytes, bytes]) -> None:
         self._loop.call_soon_threadsafe(self._keep_marks, marks)
@@ -392,7 +383,9 @@ class Worker:
             # Here and not in the thread: its many small calls would each wait for the interpreter's lock.
             made = self._publisher.publication(cuts, turn)
             try:
-                committed = await asyncio.to_thread(self._write, made, member)
+                committed = await self._connection.run(
+                    self._checkpointer.write(made.records(), made.sources, member, self._marks.durable())
+                )
             except CheckpointFailed as error:
                 self._start_over(error)
             else:
@@ -403,24 +396,12 @@ class Worker:
         if with_prices:
             yield from (self.prices[number] for number in sorted(self.prices))
 
-    def _write(self, made: Publication, member: bytes) -> Committed:
-        return self._checkpointer.write(
-            made.outputs, made.changelog, made.sources, member, before_commit=self._marks_are_durable
-        )
-
-    def _marks_are_durable(self) -> None:
-        if self._marks_producer.flush(30):
-            raise RuntimeError("`marks` were not acknowledged within 30 s")
-
     def _done(self, cuts: list[PartitionCut], made: Publication, committed: Committed) -> None:
         self._checkpoints += 1
         self._failures = 0
-        values: dict[tuple[str, int], list[bytes]] = {}
-        for output in made.changelog:
-            values.setdefault((output.topic, output.partition), []).append(output.value)
         for cut in cuts:
             key = (self.settings.topic(cut.partition.changelog), cut.partition.number)
-            records = list(zip(committed.offsets[key], values[key], strict=True))
+            records = list(zip(chain(*committed.placed[key]), made.changelog[key], strict=True))
             obsolete = cut.partition.store.written(cut.changes, [(o, len(v)) for o, v in records])
             self._snapshots.add(*key, records, obsolete)
         count_checkpoint(cuts, committed)

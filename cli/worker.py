@@ -18,7 +18,6 @@ import typer
 from assetstream.streams import admin, logs
 from assetstream.streams import settings as settings_module
 from assetstream.streams.health import HealthServer
-from assetstream.streams.membership import check_format
 from assetstream.streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -42,7 +41,6 @@ def worker(
     """Run one worker: agents and sinks. Run as many as there are cores and machines."""
     settings = settings_module.load(metrics_port=metrics_port, data_dir=data_dir)
     logs.configure(settings.log_level, settings.log_json)
-    check_format()
     admin.check_topics(settings)
     if only != Part.agents:
         _check_schema(settings)

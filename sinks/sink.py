@@ -13,8 +13,8 @@ from typing import Any
 
 import faust
 import structlog
-from aiokafka.errors import IllegalStateError
-from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection, TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
+from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from faust.types import TP
 
@@ -23,8 +23,11 @@ from assetstream.sinks.migrations import check
 from assetstream.sinks.writer import ClickHouseInserts, Fenced, PartitionWriter
 from assetstream.streams import membership, metrics, topics
 from assetstream.streams.app import crash, make_app, raw_topic
-from assetstream.streams.checkpoint import FENCED, transactional_id
+from assetstream.streams.checkpoint import COMMIT_PATIENCE_S, FENCED, TRANSACTION_TIMEOUT_MS, transactional_id
+from assetstream.streams.connection import Connection
+from assetstream.streams.membership import Member
 from assetstream.streams.settings import Settings
+from assetstream.streams.transaction import Transactions
 from assetstream.streams.transport import Run, Stalls
 
 log = structlog.get_logger(__name__)
@@ -36,50 +39,34 @@ TICK_S = 0.5
 class KafkaCommits:
     """Offsets and metadata of the sinks' group, each commit a fenced transaction. Implements `writer.Commits`."""
 
-    def __init__(self, settings: Settings, topic: str, member: bytes) -> None:
-        self._settings, self._topic, self._member = settings, topic, member
-        self._producer: Producer | None = None
+    def __init__(self, connection: Connection, topic: str, member: Member) -> None:
+        self._connection, self._topic, self._member = connection, topic, member
+        self._transactions = Transactions(connection, transactional_id(member.group), TRANSACTION_TIMEOUT_MS)
+        self._is_open = False
         self._lock = asyncio.Lock()
 
     async def commit(self, positions: dict[int, tuple[int, str]]) -> None:
         """Raises Fenced when the assignment is over. Kafka away: tries until it is back."""
-        offsets = [
-            TopicPartition(self._topic, partition, offset, metadata)
-            for partition, (offset, metadata) in positions.items()
-        ]
+        offsets = {(self._topic, partition): position for partition, position in positions.items()}
         pause = 0.1
         async with self._lock:
             while True:
                 try:
-                    return await asyncio.to_thread(self._commit, offsets)
-                except KafkaException as error:
-                    self._producer = None
-                    if error.args[0].code() in FENCED:
-                        raise Fenced(str(error.args[0])) from error
-                    log.warning("sink can't commit, trying again", error=str(error.args[0]), pause_s=pause)
+                    return await self._connection.run(self._commit(offsets))
+                except (KafkaError, OSError) as error:
+                    self._is_open = await self._connection.run(self._transactions.abort())
+                    if getattr(error, "errno", None) in FENCED:
+                        raise Fenced(str(error)) from error
+                    log.warning("sink can't commit, trying again", error=str(error), pause_s=pause)
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, 10)
 
-    def _commit(self, offsets: list[TopicPartition]) -> None:
-        if self._producer is None:
-            name = transactional_id(self._settings.group("sinks"))
-            producer = Producer(
-                self._settings.kafka(
-                    **{"transactional.id": name, "transaction.timeout.ms": 10_000, "linger.ms": 0, "log_level": 3}
-                )
-            )
-            producer.init_transactions(20)
-            self._producer = producer
-        self._producer.begin_transaction()
-        try:
-            self._producer.send_offsets_to_transaction(offsets, self._member, 10)
-            self._producer.commit_transaction(10)
-        except KafkaException:
-            try:
-                self._producer.abort_transaction(5)
-            except KafkaException:
-                self._producer = None
-            raise
+    async def _commit(self, offsets: dict[tuple[str, int], tuple[int, str]]) -> None:
+        if not self._is_open:
+            await self._transactions.init()
+            self._is_open = True
+        await self._transactions.send_offsets(offsets, self._member)
+        await self._transactions.commit(COMMIT_PATIENCE_S)
 
 
 class Sink:
@@ -93,6 +80,7 @@ class Sink:
         self.assigned: set[int] = set()
         self.epoch = 0
         self._connected = False
+        self._connection = Connection(settings)
         self._inserts = ClickHouseInserts(settings)
         self._stopping = asyncio.Event()
         self._error: BaseException | None = None
@@ -124,6 +112,7 @@ class Sink:
             self.writers.clear()
             await self.app.stop()
             await asyncio.to_thread(self._inserts.close)
+            await asyncio.to_thread(self._connection.close)
         if self._error is not None:
             raise self._error
 
@@ -235,7 +224,7 @@ class Sink:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _start_writers(self, epoch: int, member: bytes) -> None:
+    async def _start_writers(self, epoch: int, member: Member) -> None:
         pause = 0.2
         while self.epoch == epoch:
             try:
@@ -246,7 +235,7 @@ class Sink:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 10)
         try:
-            commits = KafkaCommits(self.settings, self.topic, member)
+            commits = KafkaCommits(self._connection, self.topic, member)
             for number in sorted(self.assigned):
                 offset, metadata = committed[number]
                 writer = PartitionWriter(self.settings.clickhouse_database, name, number, commits, self._inserts)

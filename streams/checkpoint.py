@@ -2,29 +2,29 @@
 
 In this order, and nothing of it without the rest:
 
-1. `marks` that the checkpoint's prices made are durable (outside the transaction, idempotent by `as_of`).
-2. Begin; produce outputs, analytics and changelog records.
-3. Flush: every record is acknowledged, or the transaction fails.
-4. The source offsets go into the transaction with the group metadata of *this* assignment: a worker whose generation is
-   over is refused here.
-5. Commit. A commit whose answer is late is asked again until the outcome is known, never replayed.
+1. The partitions written to are added to the transaction.
+2. Outputs, analytics and changelog records are written, one request for all of them per broker; beside that the source
+   offsets go into the transaction with the group membership of *this* assignment: a worker whose generation is over is
+   refused here. `marks` that the checkpoint's prices made are durable too by then (outside the transaction).
+3. Commit. A commit whose answer is late is asked again until the outcome is known, never replayed.
 
 Only then does the worker take the changes for done (`Committed`). Any failure means: drop the state, restore, go on.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Sequence
+from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
-
-from assetstream.streams.settings import Settings
+from assetstream.streams.batch_writer import Batch, Outgoing
+from assetstream.streams.connection import Connection, Placed
+from assetstream.streams.membership import Member
+from assetstream.streams.transaction import Transactions
 
 #: after this the broker aborts a dead worker's open transaction, and readers of its partitions go on
 TRANSACTION_TIMEOUT_MS = 10_000
@@ -32,12 +32,8 @@ TRANSACTION_TIMEOUT_MS = 10_000
 COMMIT_PATIENCE_S = 60
 
 #: the group is in another generation: a rebalance, or we were away too long. Normal, heals by rejoining.
-FENCED = {
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.UNKNOWN_MEMBER_ID,
-    KafkaError.FENCED_INSTANCE_ID,
-    KafkaError.REBALANCE_IN_PROGRESS,
-}
+ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, REBALANCE_IN_PROGRESS, FENCED_INSTANCE_ID = 22, 25, 27, 82
+FENCED = {ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, REBALANCE_IN_PROGRESS, FENCED_INSTANCE_ID}
 
 
 def transactional_id(group: str) -> str:
@@ -53,153 +49,74 @@ class CheckpointFailed(Exception):
         super().__init__(f"checkpoint {'fenced' if fenced else 'failed'}: {cause}")
 
 
-class Output(NamedTuple):
-    """A record to publish. `partition` −1: by the key, as the Java client does."""
-
-    topic: str
-    partition: int
-    key: bytes | None
-    value: bytes
-
-
 class Committed(NamedTuple):
-    """What a committed checkpoint wrote to the changelog: offsets by (topic, partition), in order, and how it took."""
+    """A committed checkpoint: where its records are, in order, by (topic, partition); and how long it took."""
 
-    offsets: dict[tuple[str, int], list[int]]
+    placed: Placed
     seconds: float
     records: int
 
 
 class Checkpointer:
-    """The transactional producer of one worker. Methods block: call them in a thread, one at a time."""
+    """The transactions of one worker, one at a time. Coroutines run on the connection's loop."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._producer: Producer | None = None
-        self._delivered: dict[tuple[str, int], list[int]] = {}
-        self._failed: KafkaError | None = None
+    def __init__(self, connection: Connection, group: str) -> None:
+        self._connection = connection
+        self._transactions = Transactions(connection, transactional_id(group), TRANSACTION_TIMEOUT_MS)
+        #: whether a checkpoint can be written: `open` was called, and what failed since could be aborted
+        self.is_open = False
 
-    @property
-    def is_open(self) -> bool:
-        """Whether there is a producer to write with."""
-        return self._producer is not None
+    async def open(self) -> None:
+        """Abort what this worker left open, if anything, and be ready to write. Raises aiokafka's KafkaError."""
+        await self._transactions.init()
+        self.is_open = True
 
-    def open(self) -> None:
-        """A new producer under a new transactional id; waits for the broker. Raises KafkaException."""
-        self.close()
-        producer = Producer(
-            self._settings.kafka(
-                **{
-                    "transactional.id": transactional_id(self._settings.group("agents")),
-                    "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
-                    "partitioner": "murmur2_random",
-                    "compression.type": "none",
-                    "linger.ms": 0,
-                    "batch.size": 2 << 20,
-                    "batch.num.messages": 50_000,
-                    "message.max.bytes": 5 << 20,
-                    "queue.buffering.max.messages": 2_000_000,
-                    "queue.buffering.max.kbytes": 1 << 20,
-                    "log_level": 3,
-                }
-            )
-        )
-        producer.init_transactions(30)
-        self._producer = producer
-
-    def close(self) -> None:
-        """Let the producer go. What is in an open transaction is aborted by the broker."""
-        if self._producer is not None:
-            self._producer.purge()
-            self._producer = None
-
-    def write(
+    async def write(
         self,
-        outputs: Iterable[Output],
-        changelog: Sequence[Output],
+        records: Sequence[Outgoing],
         sources: dict[tuple[str, int], int],
-        member: bytes,
-        before_commit: Callable[[], None] = lambda: None,
+        member: Member,
+        marks: Awaitable[None] | None = None,
     ) -> Committed:
-        """One transaction. `sources`: next offset to read by (topic, partition), never empty.
+        """One transaction. `sources`: next offset to read by (topic, partition), never empty; `marks`: awaited too.
 
-        Raises CheckpointFailed; the producer is closed then, and nothing of the transaction will ever be visible.
+        Raises CheckpointFailed; nothing of the transaction will ever be visible then.
         """
         if not sources:
             raise ValueError("a checkpoint without source offsets would not be fenced")
-        if self._producer is None:
-            raise CheckpointFailed(RuntimeError("no producer"), fenced=False)
+        if not self.is_open:
+            raise CheckpointFailed(RuntimeError("not open"), fenced=False)
         began = time.perf_counter()
         try:
-            self._delivered, self._failed = {}, None
-            self._producer.begin_transaction()
-            count = self._produce(outputs)
-            for output in changelog:
-                self._producer.produce(
-                    output.topic, output.value, output.key, output.partition, on_delivery=self._on_delivery
-                )
-            before_commit()
-            self._finish(sources, member)
+            rounds = self._transactions.batches(records)
+            placed = await self._write(rounds, sources, member, marks)
+            await self._transactions.commit(COMMIT_PATIENCE_S)
         except BaseException as error:
-            self._abandon()
-            code = error.args[0].code() if isinstance(error, KafkaException) else None
-            raise CheckpointFailed(error, fenced=code in FENCED) from error
-        return Committed(self._delivered, time.perf_counter() - began, count + len(changelog))
+            self.is_open = False
+            self.is_open = await self._transactions.abort()
+            raise CheckpointFailed(error, fenced=getattr(error, "errno", None) in FENCED) from error
+        count = sum(batch.records for batches in rounds for batch in batches)
+        return Committed(placed, time.perf_counter() - began, count)
 
-    def _produce(self, outputs: Iterable[Output]) -> int:
-        producer, count = self._producer, 0
-        assert producer is not None
-        produce = producer.produce
-        for topic, partition, key, value in outputs:
-            while True:
-                try:
-                    produce(topic, value, key, partition)
-                    break
-                except BufferError:
-                    producer.poll(0.05)
-            count += 1
-        return count
-
-    def _on_delivery(self, error: KafkaError | None, message: object) -> None:
-        if error is not None:
-            self._failed = error
-        else:
-            key = (message.topic(), message.partition())  # type: ignore[attr-defined]
-            self._delivered.setdefault(key, []).append(message.offset())  # type: ignore[attr-defined]
-
-    def _finish(self, sources: dict[tuple[str, int], int], member: bytes) -> None:
-        producer = self._producer
-        assert producer is not None
-        offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in sources.items()]
-        _until_known(lambda: producer.send_offsets_to_transaction(offsets, member, 10))
-        if producer.flush(30):
-            raise RuntimeError("the broker did not acknowledge all records within 30 s")
-        if self._failed is not None:
-            raise KafkaException(self._failed)
-        _until_known(lambda: producer.commit_transaction(10))
-
-    def _abandon(self) -> None:
-        """Abort, so that readers need not wait for the timeout; then start afresh with another producer."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            try:
-                producer.purge()
-                producer.abort_transaction(5)
-            except KafkaException:
-                pass  # the broker aborts it when it times out
-
-
-def _until_known(call: Callable[[], None]) -> None:
-    """Repeat what the broker did not answer in time: librdkafka resumes the same request, it does not start another."""
-
-    def retriable(error: BaseException) -> bool:
-        return isinstance(error, KafkaException) and error.args[0].retriable()
-
-    for attempt in Retrying(
-        retry=retry_if_exception(retriable),
-        wait=wait_exponential(0.05, max=2),
-        stop=stop_after_delay(COMMIT_PATIENCE_S),
-        reraise=True,
-    ):
-        with attempt:
-            call()
+    async def _write(
+        self,
+        rounds: list[list[Batch]],
+        sources: dict[tuple[str, int], int],
+        member: Member,
+        marks: Awaitable[None] | None,
+    ) -> Placed:
+        partitions: dict[str, list[int]] = {}
+        for batch in rounds[0] if rounds else ():
+            partitions.setdefault(batch.topic, []).append(batch.partition)
+        if partitions:
+            await self._transactions.add(partitions)
+        offsets = {place: (offset, "") for place, offset in sources.items()}
+        beside: list[Awaitable[Any]] = [self._transactions.send_offsets(offsets, member)]
+        if marks is not None:
+            beside.append(marks)
+        # All of them are over before the transaction is ended, or given up.
+        results = await asyncio.gather(self._transactions.produce(rounds), *beside, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return results[0]  # type: ignore[return-value]

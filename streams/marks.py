@@ -1,23 +1,86 @@
-"""The mark follower: every worker reads all of `marks` and keeps the latest mark of each symbol.
+"""`marks`, the latest price of each symbol: written by whoever has the symbol's partition of `prices`, read by all.
 
-It is no member of the consumer group: a plain consumer over all partitions, in a thread of its own. What it reads is
-conflated (the last per symbol of each read) and handed to the event loop.
+The follower is no member of the consumer group: a plain consumer over all partitions, in a thread of its own. What it
+reads is conflated (the last per symbol of each read) and handed to the event loop.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
+from aiokafka.errors import KafkaError as WriteError
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from assetstream.models.records import Records, records_of
 from assetstream.streams import topics
+from assetstream.streams.batch_writer import BatchWriter, outgoing_of, partition_of
+from assetstream.streams.connection import Connection
 from assetstream.streams.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+
+class MarkPublisher:
+    """Writes marks at once, those that come meanwhile together in the next request, of each symbol the last.
+
+    Outside any transaction: a mark that is written twice changes nothing, its `as_of` is the same.
+    """
+
+    def __init__(self, connection: Connection, settings: Settings) -> None:
+        self._connection, self._settings = connection, settings
+        self._topic = settings.topic(topics.MARKS)
+        self._writer = BatchWriter()
+        self._waiting: dict[bytes, bytes] = {}
+        self._round: asyncio.Future[None] | None = None  # done when what waits is written, or failed
+        self._under_way: asyncio.Future[None] | None = None
+        self._sending: asyncio.Task[None] | None = None
+        self._failed: WriteError | None = None
+        self._partitions: dict[bytes, int] = {}
+
+    def publish(self, marks: Sequence[tuple[bytes, bytes]]) -> None:
+        """Have (symbol, mark) pairs written. Call from any thread; returns at once."""
+        self._connection.soon(self._take, marks)
+
+    async def durable(self) -> None:
+        """Wait until all that was published is written. Raises what a write failed with since the last call.
+
+        On the connection's loop.
+        """
+        last = self._round or self._under_way
+        if last is not None:
+            await asyncio.shield(last)
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            raise failed
+
+    def _take(self, marks: Sequence[tuple[bytes, bytes]]) -> None:
+        for symbol, mark in marks:
+            self._waiting[symbol] = mark
+        if self._round is None:
+            self._round = asyncio.get_running_loop().create_future()
+        if self._sending is None:
+            self._sending = asyncio.get_running_loop().create_task(self._send())
+
+    async def _send(self) -> None:
+        while self._round is not None:
+            marks, self._waiting = self._waiting, {}
+            self._under_way, self._round = self._round, None
+            try:
+                await self._connection.produce(self._writer.write([outgoing_of(self._topic, self._placed(marks))]))
+            except WriteError as error:
+                self._failed = error
+            self._under_way.set_result(None)
+        self._under_way = self._sending = None
+
+    def _placed(self, marks: dict[bytes, bytes]) -> list[tuple[int, bytes | None, bytes]]:
+        known, count = self._partitions, self._settings.partitions
+        for symbol in marks.keys() - known.keys():
+            known[symbol] = partition_of(symbol, count)
+        return [(known[symbol], symbol, mark) for symbol, mark in marks.items()]
 
 
 class MarkFollower:

@@ -13,9 +13,11 @@ from assetstream.cli.benchmarks import core, load
 from assetstream.cli.benchmarks.installation import Installation
 from assetstream.cli.benchmarks.report import BenchError, Table
 from assetstream.cli.stack import EmbeddedStack
-from assetstream.streams import records
+from assetstream.streams import records, topics
 from assetstream.streams.checkpoint import Checkpointer
+from assetstream.streams.connection import Connection
 from assetstream.streams.embedded_kafka import Progress
+from assetstream.streams.membership import Member
 from assetstream.streams.settings import Settings
 
 BATCH = 2_000
@@ -36,9 +38,11 @@ def run(stack: EmbeddedStack, rounds: int, progress: Progress) -> list[Table]:
 
 def _profile(settings: Settings, rounds: int, progress: Progress) -> Table:
     partitions = [core.Partition(settings, number) for number in range(PARTITIONS)]
-    member = _member(settings)
-    checkpointer = Checkpointer(settings)
-    checkpointer.open()
+    consumer, member = _consumer(settings)
+    connection = Connection(settings)
+    connection.wait(connection.know(settings.topic(name) for name in (*topics.OUTPUTS, *topics.INTERNAL)))
+    checkpointer = Checkpointer(connection, member.group)
+    connection.wait(checkpointer.open())
     parsing = writing = 0.0
     warm = 2
     for k, fetched in enumerate(_fetches(warm + rounds)):
@@ -54,10 +58,10 @@ def _profile(settings: Settings, rounds: int, progress: Progress) -> Table:
             partition.take(batch)
         made = partitions[0].publication([partition.cut() for partition in partitions])
         began = time.perf_counter()
-        checkpointer.write(made.outputs, made.changelog, made.sources, member.consumer_group_metadata())
+        connection.wait(checkpointer.write(made.records(), made.sources, member))
         writing += time.perf_counter() - began
-    checkpointer.close()
-    member.close()
+    connection.close()
+    consumer.close()
     taken = {"parse the fetch": parsing}
     for partition in partitions:
         for stage, seconds in partition.seconds.items():
@@ -74,16 +78,20 @@ def _profile(settings: Settings, rounds: int, progress: Progress) -> Table:
     return Table("profile", "Where a message's time goes", columns, [*rows, ("all", total * micros, "100%")], note)
 
 
-def _member(settings: Settings) -> Consumer:
-    """A member of the agents' group, whose metadata lets a checkpoint commit."""
-    consumer = Consumer(settings.kafka(**{"group.id": settings.group("agents"), "enable.auto.commit": False}))
+def _consumer(settings: Settings) -> tuple[Consumer, Member]:
+    """A member of the agents' group, whose membership lets a checkpoint commit."""
+    group = settings.group("agents")
+    consumer = Consumer(settings.kafka(**{"group.id": group, "enable.auto.commit": False}))
     consumer.subscribe([settings.topic("transactions")])
     deadline = time.monotonic() + 30
     while not consumer.assignment():
         consumer.poll(0.1)
         if time.monotonic() > deadline:
             raise BenchError("the consumer group gave no assignment within 30 s")
-    return consumer
+    # librdkafka's own format: "CGMDv2:", generation, group, member
+    raw = bytes(consumer.consumer_group_metadata())
+    (generation,) = struct.unpack_from("<i", raw, 7)
+    return consumer, Member(group, generation, raw[11:].split(b"\0")[1].decode())
 
 
 def _fetches(rounds: int) -> Iterator[list[bytes]]:

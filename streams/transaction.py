@@ -1,0 +1,142 @@
+"""Kafka transactions over our own connection, in the protocol that every Kafka from 2.5 on serves.
+
+A transaction is written whole or given up whole: nothing is sent twice but its end. Whoever gets an error calls
+`abort`, which is `init` again: the coordinator aborts what is open and fences everything of the old epoch that is
+still under way. Then it starts over from what is committed.
+
+Source: KIP-98 (transactions), KIP-447 (offsets are checked against the group's generation).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from aiokafka import errors
+from aiokafka.client import CoordinationType
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential
+
+from assetstream.streams.batch_writer import Batch, BatchWriter, Outgoing, Producer
+from assetstream.streams.connection import Connection, Placed, raise_for
+from assetstream.streams.membership import Member
+from assetstream.streams.protocol import (
+    AddOffsetsToTxnRequest_v0,
+    AddPartitionsToTxnRequest_v0,
+    EndTxnRequest_v0,
+    InitProducerIdRequest_v0,
+    TxnOffsetCommitRequest_v3,
+)
+
+log = structlog.get_logger(__name__)
+
+#: the coordinator is moving, loading, or still busy with the transaction before: ask again
+LOADING, NOT_AVAILABLE, NOT_COORDINATOR, CONCURRENT = 14, 15, 16, 51
+BUSY = {LOADING, NOT_AVAILABLE, NOT_COORDINATOR, CONCURRENT}
+#: nothing came back: only what may be done twice is asked again then
+SILENT = (errors.KafkaConnectionError, errors.NodeNotReadyError, errors.RequestTimedOutError, errors.StaleMetadata)
+#: how long a busy coordinator is asked again
+PATIENCE_S = 10.0
+#: how long to try to abort what failed
+ABORT_PATIENCE_S = 5.0
+
+
+class Transactions:
+    """The transactions of one transactional id, one after the other; call from the connection's loop.
+
+    A transaction: `add` all partitions, then `produce` and `send_offsets` (at once, if you like), then `commit`.
+    Every method raises aiokafka's KafkaError.
+    """
+
+    def __init__(self, connection: Connection, name: str, timeout_ms: int) -> None:
+        self._connection, self.name, self._timeout_ms = connection, name, timeout_ms
+        self._coordinators: dict[CoordinationType, int] = {}
+        self._producer = Producer(-1, -1, True)
+        self._writer = BatchWriter()
+
+    async def init(self) -> None:
+        """A new epoch: what was open is aborted, what was decided stays decided."""
+        answer = await self._ask(InitProducerIdRequest_v0(self.name, self._timeout_ms), PATIENCE_S, repeatable=True)
+        self._producer = Producer(answer.producer_id, answer.producer_epoch, True)
+        self._writer = BatchWriter(self._producer)
+
+    async def abort(self) -> bool:
+        """After an error: `init`, so that readers need not wait for the timeout; -> whether it went well."""
+        try:
+            await asyncio.wait_for(self.init(), ABORT_PATIENCE_S)
+        except (errors.KafkaError, OSError, TimeoutError) as error:
+            log.warning("Kafka aborts a transaction itself when it times out", name=self.name, error=str(error))
+            return False
+        return True
+
+    def batches(self, records: Iterable[Outgoing]) -> list[list[Batch]]:
+        """Rounds of batches for `produce`."""
+        return self._writer.write(records)
+
+    async def add(self, partitions: Mapping[str, Sequence[int]]) -> None:
+        """Partitions, by topic, that this transaction writes to."""
+        await self._ask(AddPartitionsToTxnRequest_v0(self.name, *self._producer[:2], [*partitions.items()]))
+
+    async def produce(self, rounds: Sequence[Sequence[Batch]]) -> Placed:
+        """Write to them; -> at which offsets."""
+        return await self._connection.produce(rounds, self.name)
+
+    async def send_offsets(self, offsets: Mapping[tuple[str, int], tuple[int, str]], member: Member) -> None:
+        """Next offset to read, and metadata, by (topic, partition); refused when `member` is of an old generation."""
+        await self._ask(AddOffsetsToTxnRequest_v0(self.name, *self._producer[:2], member.group))
+        by_topic: dict[str, list[tuple[int, int, int, str, dict[int, bytes]]]] = {}
+        for (topic, partition), (offset, metadata) in offsets.items():
+            by_topic.setdefault(topic, []).append((partition, offset, -1, metadata, {}))
+        topics: list[tuple[str, Any, Any]] = [(topic, partitions, {}) for topic, partitions in by_topic.items()]
+        owner = (*self._producer[:2], member.generation, member.member, None)
+        request = TxnOffsetCommitRequest_v3(self.name, member.group, *owner, topics, {})
+        await self._ask(request, kind=CoordinationType.GROUP, key=member.group)
+
+    async def commit(self, patience_s: float) -> None:
+        """End the transaction; asks until the outcome is known, for `patience_s`."""
+        request = EndTxnRequest_v0(self.name, *self._producer[:2], True)
+        await self._ask(request, patience_s, repeatable=True)
+
+    async def _ask(
+        self,
+        request: Any,
+        patience_s: float = PATIENCE_S,
+        repeatable: bool = False,
+        kind: CoordinationType = CoordinationType.TRANSACTION,
+        key: str | None = None,
+    ) -> Any:
+        def again(error: BaseException) -> bool:
+            return getattr(error, "errno", None) in BUSY or (repeatable and isinstance(error, SILENT))
+
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception(again),
+            wait=wait_exponential(0.001, max=0.25),
+            stop=stop_after_delay(patience_s),
+            sleep=asyncio.sleep,
+            reraise=True,
+        ):
+            with attempt:
+                return await self._ask_once(request, kind, key or self.name)
+        raise AssertionError("tenacity raises the last error")
+
+    async def _ask_once(self, request: Any, kind: CoordinationType, key: str) -> Any:
+        if kind not in self._coordinators:
+            self._coordinators[kind] = await self._connection.coordinator(kind, key)
+        try:
+            answer = await self._connection.ask(self._coordinators[kind], request)
+            for code in _codes(answer):
+                raise_for(code, type(request).__name__)
+        except errors.KafkaError as error:
+            if getattr(error, "errno", None) != CONCURRENT:
+                self._coordinators.pop(kind, None)  # it may be another one now
+            raise
+        return answer
+
+
+def _codes(answer: Any) -> Iterable[int]:
+    """The error codes of an answer, its own or its partitions'."""
+    if hasattr(answer, "error_code"):
+        return [answer.error_code]
+    topics = answer.errors if hasattr(answer, "errors") else answer.topics
+    return [partition[1] for topic in topics for partition in topic[1]]

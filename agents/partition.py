@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from assetstream.models import state as states
 from assetstream.models.decode import MarkBatch
 from assetstream.models.marks import apply_marks
 from assetstream.models.outputs import UPDATE
-from assetstream.models.records import Records
+from assetstream.models.records import Records, joined
 from assetstream.models.updates import collect_updates, next_update_ms
 from assetstream.models.verdicts import Verdict
 from assetstream.streams import dead_letters, metrics, topics
@@ -52,7 +53,9 @@ class PartitionCut(NamedTuple):
 
 
 class Partition:
-    """What account and price partitions have in common. `next` is the offset to take next, by topic (plain name)."""
+    """What account and price partitions have in common. By topic (plain name): `next` is the offset to be sent next,
+    `waiting` the records that came and wait to be taken, all together.
+    """
 
     inputs: tuple[str, ...]
     changelog: str
@@ -60,6 +63,7 @@ class Partition:
     def __init__(self, number: int, settings: Settings, store: Store) -> None:
         self.number, self.settings, self.store = number, settings, store
         self.next: dict[str, int] = {}
+        self.waiting: dict[str, list[Records]] = {}
         self.forget_work()
 
     def forget_work(self) -> None:
@@ -71,11 +75,20 @@ class Partition:
         """Offset of the last record of `topic` in the state; −1: none."""
         return states.applied(self.store.state, self.inputs.index(topic))
 
-    def passed(self, topic: str, ends: int) -> None:
-        """All below `ends` is in the state now, or is no record."""
+    def arrived(self, topic: str, records: Records, ends: int) -> None:
+        """These records are next, and after them is offset `ends`."""
+        self.waiting.setdefault(topic, []).append(records)
         self.next[topic] = ends
-        states.set_applied(self.store.state, self.inputs.index(topic), ends - 1)
         self.due = True
+
+    def take_waiting(self, take: Callable[[str, Partition, Records], None]) -> None:
+        """Have all that waits taken, in the order in which its topics came."""
+        while self.waiting:
+            topic = next(iter(self.waiting))
+            runs = [run for run in self.waiting.pop(topic) if run.n]
+            if runs:
+                take(topic, self, joined(runs))
+            states.set_applied(self.store.state, self.inputs.index(topic), self.next[topic] - 1)
 
     def account_for(self, topic: str, records: Records, verdict: np.ndarray, details: dict[int, str]) -> None:
         """Count a batch's records by what became of them, and set the rejected aside."""
@@ -89,9 +102,10 @@ class Partition:
             work.rejected.append(letters)
 
     def cut(self, now_ms: int) -> PartitionCut | None:
-        """Take what is to be written, None when there is nothing. Call between batches only."""
+        """What is to be written, None when there is nothing. Call when nothing waits."""
         if not self.due:
             return None
+        assert not self.waiting, "a cut's source offsets say that all before them is taken"
         updates, unpriced = self._collect(now_ms)
         work = self.work
         self.forget_work()

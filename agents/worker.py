@@ -47,6 +47,8 @@ log = structlog.get_logger(__name__)
 
 #: records in hand (taken, not yet in a checkpoint) beyond which no more are fetched
 MOST_IN_HAND = 60_000
+#: records that came and wait for the next checkpoint to be taken; as many as this are taken at once
+ENOUGH_WAITING = 4_000
 #: how often updates that are due because of marks alone are looked for
 MARK_TICK_S = 0.1
 #: time between checkpoints that price partitions take part in
@@ -91,7 +93,7 @@ class Worker:
         self._loading = asyncio.Lock()
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
-        self._in_hand = 0
+        self._in_hand = self._waiting = 0
         self._checkpoints = 0
         self._prices_written_ms = 0
         self._fresh_marks: dict[bytes, bytes] = {}
@@ -137,6 +139,7 @@ class Worker:
                 task.cancel()
             self.epoch += 1
             await self.app.stop()
+            await self._connection.close()
             await asyncio.to_thread(self._close)
         if self._error is not None:
             raise self._error
@@ -166,7 +169,6 @@ class Worker:
 
     def _close(self) -> None:
         self._follower.stop()
-        self._connection.close()
         self._snapshots.close()
 
     async def _open_producer(self) -> None:
@@ -174,7 +176,8 @@ class Worker:
         pause = 0.2
         while not self._stopping.is_set():
             try:
-                await self._connection.run(self._open_checkpointer())
+                await self._connection.know(self.settings.topic(name) for name in (*topics.OUTPUTS, *topics.INTERNAL))
+                await self._checkpointer.open()
                 metrics.BROKER_DOWN.set(0)
                 return
             except (KafkaError, OSError) as error:
@@ -182,10 +185,6 @@ class Worker:
                 log.warning("Kafka does not answer, trying again", error=str(error), pause_s=pause)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 10)
-
-    async def _open_checkpointer(self) -> None:
-        await self._connection.know(self.settings.topic(name) for name in (*topics.OUTPUTS, *topics.INTERNAL))
-        await self._checkpointer.open()
 
     def _spawn(self, work: Any) -> None:
         """Run `work` beside; if it breaks, the worker stops."""
@@ -234,12 +233,22 @@ class Worker:
         records = run.records
         if records.n and records.offset[0] < expected:
             records = records.slice(int(records.offset.searchsorted(expected)), records.n)
-        if records.n:
-            metrics.BATCH_SIZE.labels(name).observe(records.n)
-            self._handlers[name](partition, records)
-            self._in_hand += records.n
-        partition.passed(name, run.ends)
+        partition.arrived(name, records, run.ends)
+        self._in_hand += records.n
+        self._waiting += records.n
+        if self._waiting >= ENOUGH_WAITING:
+            self._take_waiting()
         self._wake.set()
+
+    def _take_waiting(self) -> None:
+        """Everything that came: few large batches cost much less than many small ones."""
+        self._waiting = 0
+        for partition in self._mine():
+            partition.take_waiting(self._handle)
+
+    def _handle(self, name: str, partition: Partition, records: Records) -> None:
+        metrics.BATCH_SIZE.labels(name).observe(records.n)
+        self._handlers[name](partition, records)
 
     async def _have_room(self, epoch: int) -> None:
         room = self.app.consumer.room
@@ -370,6 +379,7 @@ class Worker:
             member, now = self.member, _now_ms()
             if member is None:
                 return
+            self._take_waiting()
             self._take_marks()
             with_prices = last or now >= self._prices_written_ms + PRICES_MS
             if with_prices:
@@ -383,9 +393,8 @@ class Worker:
             # Here and not in the thread: its many small calls would each wait for the interpreter's lock.
             made = self._publisher.publication(cuts, turn)
             try:
-                committed = await self._connection.run(
-                    self._checkpointer.write(made.records(), made.sources, member, self._marks.durable())
-                )
+                marks = self._marks.durable() if with_prices else None
+                committed = await self._checkpointer.write(made.records(), made.sources, member, marks)
             except CheckpointFailed as error:
                 self._start_over(error)
             else:
@@ -426,7 +435,7 @@ class Worker:
         self.ready = set()
         self.accounts = {number: AccountPartition(number, self.settings) for number in self.accounts}
         self.prices = {number: PricePartition(number, self.settings) for number in self.prices}
-        self._in_hand = 0
+        self._in_hand = self._waiting = 0
         self._drained.set()
 
     # -- assignment ---------------------------------------------------------------------------------------------------

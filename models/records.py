@@ -72,3 +72,28 @@ def records_of(
         starts[:, 1],
         sizes[:, 1],
     )
+
+
+def joined(runs: Sequence[Records]) -> Records:
+    """Runs of one partition that follow each other, as one."""
+    if len(runs) == 1:
+        return runs[0]
+    before = np.cumsum([0, *(len(run.data) for run in runs[:-1])])
+
+    def column(name: str) -> np.ndarray:
+        return np.concatenate([getattr(run, name) for run in runs])
+
+    def place(name: str) -> np.ndarray:
+        return np.concatenate([getattr(run, name) + n for run, n in zip(runs, before, strict=True)])
+
+    return Records(
+        runs[0].topic,
+        runs[0].partition,
+        column("data"),
+        column("offset"),
+        column("timestamp"),
+        place("key_at"),
+        column("key_len"),
+        place("value_at"),
+        column("value_len"),
+    )

@@ -52,9 +52,9 @@ class KafkaCommits:
         async with self._lock:
             while True:
                 try:
-                    return await self._connection.run(self._commit(offsets))
+                    return await self._commit(offsets)
                 except (KafkaError, OSError) as error:
-                    self._is_open = await self._connection.run(self._transactions.abort())
+                    self._is_open = await self._transactions.abort()
                     if getattr(error, "errno", None) in FENCED:
                         raise Fenced(str(error)) from error
                     log.warning("sink can't commit, trying again", error=str(error), pause_s=pause)
@@ -65,6 +65,7 @@ class KafkaCommits:
         if not self._is_open:
             await self._transactions.init()
             self._is_open = True
+        await self._transactions.add_group(self._member.group)
         await self._transactions.send_offsets(offsets, self._member)
         await self._transactions.commit(COMMIT_PATIENCE_S)
 
@@ -112,7 +113,7 @@ class Sink:
             self.writers.clear()
             await self.app.stop()
             await asyncio.to_thread(self._inserts.close)
-            await asyncio.to_thread(self._connection.close)
+            await self._connection.close()
         if self._error is not None:
             raise self._error
 

@@ -14,8 +14,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from aiokafka.record.util import calc_crc32c
-from numba import njit
+from crc32c import crc32c
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from assetstream.streams.records import ATTRIBUTES_AT, CRC_AT, HEADER, TRANSACTIONAL
 
@@ -137,7 +139,7 @@ class BatchWriter:
         batches = []
         for at, end, partition, records_in_it in table[:count].tolist():
             checked = view[at + ATTRIBUTES_AT : end]
-            view[at + CRC_AT : at + ATTRIBUTES_AT] = calc_crc32c(checked).to_bytes(4, "big")
+            view[at + CRC_AT : at + ATTRIBUTES_AT] = crc32c(checked).to_bytes(4, "big")
             batches.append(Batch(records.topic, partition, view[at:end], records_in_it))
         return batches
 
@@ -216,10 +218,22 @@ def _varint_size(value):
     return size
 
 
+@intrinsic
+def _copy(typingctx, out, pos, data, at, size):
+    """memcpy of data[at : at + size] to out[pos:]: a loop over bytes takes four times as long, even vectorized."""
+
+    def codegen(context, builder, signature, args):
+        arrays = [context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 2)]
+        target, source = (builder.gep(a.data, [args[i]]) for a, i in zip(arrays, (1, 3), strict=True))
+        cgutils.raw_memcpy(builder, target, source, args[4], 1)
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, data, types.intp, types.intp), codegen
+
+
 @njit(cache=True, nogil=True)
 def _put_bytes(out, pos, data, at, size):
-    for i in range(size):
-        out[pos + i] = data[at + i]
+    _copy(out, pos, data, at, size)
     return pos + size
 
 

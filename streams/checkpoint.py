@@ -3,10 +3,11 @@
 In this order, and nothing of it without the rest:
 
 1. The partitions written to are added to the transaction.
-2. Outputs, analytics and changelog records are written, one request for all of them per broker; beside that the source
-   offsets go into the transaction with the group membership of *this* assignment: a worker whose generation is over is
-   refused here. `marks` that the checkpoint's prices made are durable too by then (outside the transaction).
-3. Commit. A commit whose answer is late is asked again until the outcome is known, never replayed.
+2. Outputs, analytics and changelog records are written, one request for all of them per broker. `marks` that the
+   checkpoint's prices made are durable too by then (outside the transaction).
+3. The source offsets go into the transaction with the group membership of *this* assignment: a worker whose generation
+   is over is refused here.
+4. Commit. A commit whose answer is late is asked again until the outcome is known, never replayed.
 
 Only then does the worker take the changes for done (`Committed`). Any failure means: drop the state, restore, go on.
 """
@@ -58,10 +59,9 @@ class Committed(NamedTuple):
 
 
 class Checkpointer:
-    """The transactions of one worker, one at a time. Coroutines run on the connection's loop."""
+    """The transactions of one worker, one at a time."""
 
     def __init__(self, connection: Connection, group: str) -> None:
-        self._connection = connection
         self._transactions = Transactions(connection, transactional_id(group), TRANSACTION_TIMEOUT_MS)
         #: whether a checkpoint can be written: `open` was called, and what failed since could be aborted
         self.is_open = False
@@ -110,8 +110,7 @@ class Checkpointer:
             partitions.setdefault(batch.topic, []).append(batch.partition)
         if partitions:
             await self._transactions.add(partitions)
-        offsets = {place: (offset, "") for place, offset in sources.items()}
-        beside: list[Awaitable[Any]] = [self._transactions.send_offsets(offsets, member)]
+        beside: list[Awaitable[Any]] = [self._transactions.add_group(member.group)]
         if marks is not None:
             beside.append(marks)
         # All of them are over before the transaction is ended, or given up.
@@ -119,4 +118,5 @@ class Checkpointer:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+        await self._transactions.send_offsets({place: (offset, "") for place, offset in sources.items()}, member)
         return results[0]  # type: ignore[return-value]

@@ -2,15 +2,17 @@
 
 librdkafka sends a request per partition; over the 25 partitions of a checkpoint that is most of its time, and of the
 broker's. Here one request carries the batches of all partitions that a broker leads. Connections, log-in and metadata
-are aiokafka's; all of it runs on an event loop in a thread of its own, so that a kernel at work holds up no answer.
+are aiokafka's. It runs on the agents' own event loop: at a steady load that has nothing else to do meanwhile, and in
+another thread every answer would have to wait for the interpreter's lock.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any, TypeVar
+import socket
+from collections.abc import Iterable, Sequence
+from typing import Any
+from weakref import WeakSet
 
 from aiokafka import errors
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
@@ -23,10 +25,10 @@ from assetstream.streams.batch_writer import Batch
 from assetstream.streams.protocol import Exactly, ProduceRequest_v8
 from assetstream.streams.settings import Settings
 
-T = TypeVar("T")
-
 #: an answer that takes longer won't come: longer than a transaction may last
 REQUEST_TIMEOUT_MS = 12_000
+#: what the system holds of what we send (it may allow less)
+SEND_BUFFER_BYTES = 4 << 20
 #: how long the broker may wait for its replicas
 REPLICATION_TIMEOUT_MS = 10_000
 
@@ -35,35 +37,15 @@ Placed = dict[tuple[str, int], list[range]]
 
 
 class Connection:
-    """Connections to the brokers of one cluster. Coroutines of this class run on its own loop: see `run` and `wait`."""
+    """Connections to the brokers of one cluster, made when they are first needed, by the loop that needs them."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client: AIOKafkaClient | None = None
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="kafka", daemon=True)
-        self._thread.start()
+        self._roomy: WeakSet[Any] = WeakSet()
 
-    async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the connection's loop, from another loop."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
-
-    def wait(self, work: Coroutine[Any, Any, T], patience_s: float | None = None) -> T:
-        """Run a coroutine on the connection's loop and wait for it, from a thread without a loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(patience_s)
-
-    def soon(self, callback: Any, *args: Any) -> None:
-        """Call a function on the connection's loop."""
-        self._loop.call_soon_threadsafe(callback, *args)
-
-    def close(self) -> None:
-        """Close all connections and end the thread."""
-        if self._thread.is_alive():
-            self.wait(self._close_client(), 10)
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10)
-
-    async def _close_client(self) -> None:
+    async def close(self) -> None:
+        """Close all connections."""
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -106,6 +88,7 @@ class Connection:
         answers = []
         for batches in rounds:
             for node, its in self._by_leader(client, batches).items():
+                await self._make_room(client, node)
                 request = Exactly(ProduceRequest_v8(transactional_id, REPLICATION_TIMEOUT_MS, its))
                 answers.append(asyncio.ensure_future(client.send(node, request)))
                 await asyncio.sleep(0)  # so that they are sent in this order
@@ -115,6 +98,14 @@ class Connection:
             if isinstance(result, BaseException):
                 raise result
         return _placed(rounds, results)
+
+    async def _make_room(self, client: AIOKafkaClient, node: int) -> None:
+        """Let the system take megabytes at once: it sends them on while the loop is busy with something else."""
+        connection = await client._get_conn(node)
+        if connection is not None and connection not in self._roomy:
+            self._roomy.add(connection)
+            channel = connection._writer.get_extra_info("socket")
+            channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 
     def _by_leader(self, client: AIOKafkaClient, batches: Iterable[Batch]) -> dict[int, list[Batch]]:
         leaders: dict[int, list[Batch]] = {}

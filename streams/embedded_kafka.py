@@ -67,6 +67,9 @@ group.initial.rebalance.delay.ms=0
 message.max.bytes=5242880
 replica.fetch.max.bytes=5242880
 socket.request.max.bytes=104857600
+# let the system choose: Kafka's own 100 KiB is a switch of threads for every few batches
+socket.receive.buffer.bytes=-1
+socket.send.buffer.bytes=-1
 
 # sizes for one machine: a topic's retention is set by `assetstream init`, this holds for topics made by hand
 log.retention.hours=168

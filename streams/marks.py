@@ -42,28 +42,21 @@ class MarkPublisher:
         self._partitions: dict[bytes, int] = {}
 
     def publish(self, marks: Sequence[tuple[bytes, bytes]]) -> None:
-        """Have (symbol, mark) pairs written. Call from any thread; returns at once."""
-        self._connection.soon(self._take, marks)
+        """Have (symbol, mark) pairs written; returns at once."""
+        self._waiting.update(marks)
+        if self._round is None:
+            self._round = asyncio.get_running_loop().create_future()
+        if self._sending is None:
+            self._sending = asyncio.get_running_loop().create_task(self._send())
 
     async def durable(self) -> None:
-        """Wait until all that was published is written. Raises what a write failed with since the last call.
-
-        On the connection's loop.
-        """
+        """Wait until all that was published is written. Raises what a write failed with since the last call."""
         last = self._round or self._under_way
         if last is not None:
             await asyncio.shield(last)
         failed, self._failed = self._failed, None
         if failed is not None:
             raise failed
-
-    def _take(self, marks: Sequence[tuple[bytes, bytes]]) -> None:
-        for symbol, mark in marks:
-            self._waiting[symbol] = mark
-        if self._round is None:
-            self._round = asyncio.get_running_loop().create_future()
-        if self._sending is None:
-            self._sending = asyncio.get_running_loop().create_task(self._send())
 
     async def _send(self) -> None:
         while self._round is not None:

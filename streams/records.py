@@ -13,7 +13,7 @@ import gzip
 
 import cramjam
 import numpy as np
-from aiokafka.record.util import calc_crc32c
+from crc32c import crc32c
 from numba import njit
 
 from assetstream.models.records import Records
@@ -195,7 +195,7 @@ def parse(
     if check_crc:
         for at, end in table[:, :2].tolist():
             want = int.from_bytes(view[at + CRC_AT : at + CRC_AT + 4], "big")
-            if calc_crc32c(view[at + ATTRIBUTES_AT : end]) != want:
+            if crc32c(view[at + ATTRIBUTES_AT : end]) != want:
                 raise CorruptBatch(f"{topic}-{partition}: a batch fetched from offset {first} fails its checksum")
     following = int(table[-1, BASE] + table[-1, LAST_DELTA] + 1)
     table = table[_visible(table, data, aborted)]

@@ -43,9 +43,9 @@ ABORT_PATIENCE_S = 5.0
 
 
 class Transactions:
-    """The transactions of one transactional id, one after the other; call from the connection's loop.
+    """The transactions of one transactional id, one after the other.
 
-    A transaction: `add` all partitions, then `produce` and `send_offsets` (at once, if you like), then `commit`.
+    A transaction: `add` all partitions and `produce`; `add_group` and `send_offsets`; then `commit`.
     Every method raises aiokafka's KafkaError.
     """
 
@@ -82,9 +82,15 @@ class Transactions:
         """Write to them; -> at which offsets."""
         return await self._connection.produce(rounds, self.name)
 
+    async def add_group(self, group: str) -> None:
+        """The group whose offsets this transaction commits."""
+        await self._ask(AddOffsetsToTxnRequest_v0(self.name, *self._producer[:2], group))
+
     async def send_offsets(self, offsets: Mapping[tuple[str, int], tuple[int, str]], member: Member) -> None:
-        """Next offset to read, and metadata, by (topic, partition); refused when `member` is of an old generation."""
-        await self._ask(AddOffsetsToTxnRequest_v0(self.name, *self._producer[:2], member.group))
+        """Next offset to read, and metadata, by (topic, partition); refused when `member` is of an old generation.
+
+        Not beside `produce`: Kafka checks both with the coordinator, and of two checks at a time it fails one.
+        """
         by_topic: dict[str, list[tuple[int, int, int, str, dict[int, bytes]]]] = {}
         for (topic, partition), (offset, metadata) in offsets.items():
             by_topic.setdefault(topic, []).append((partition, offset, -1, metadata, {}))

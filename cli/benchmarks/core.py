@@ -86,9 +86,9 @@ class Partition:
         began = time.perf_counter()
         decode_trades(records, SKEW_US)
         decoding, kernel, began = time.perf_counter() - began, -_kernel_seconds(), time.perf_counter()
-        take_trades(self.account, records)
+        self.account.arrived("trades", records, int(records.offset[-1]) + 1)
+        self.account.take_waiting(lambda topic, partition, records: take_trades(self.account, records))
         taking, kernel = time.perf_counter() - began, kernel + _kernel_seconds()
-        self.account.passed("trades", int(records.offset[-1]) + 1)
         self.seconds["decode"] += decoding
         self.seconds["kernel"] += kernel
         self.seconds["bookkeeping"] += max(0.0, taking - decoding - kernel)

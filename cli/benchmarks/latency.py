@@ -3,9 +3,11 @@ see it. Both are processes of their own beside the worker; the clock is the mach
 
 - A trade's update: the first record of `portfolio_updates` of its portfolio whose `as_of` is not before the trade's
   `executed_at`. Every trade has a time of its own and all prices are older, so such a record has the trade in it.
-- An alert: the record of `risk_alerts` whose `cause` is the trade's, or the price's, partition and offset. Whoever
-  publishes knows them: the producer is the only one, is idempotent, and so the k-th message it gives to a partition
-  is the k-th there; the last delivery reports prove it.
+- An alert: the record of `risk_alerts` whose `cause` is the trade's, or the price's, partition and offset. Kafka tells
+  the publisher where it put them.
+
+The publisher sends one request each LINGER_MS for all partitions, as the Java client does (librdkafka sends one for
+each partition: at this rate thousands a second, which would measure the broker's patience and not ours).
 
 Of prices there is one alert each to wait for: for every symbol somebody holds ten of it under a limit that lies between
 the two prices it alternates between. The traders' own limits are of the throughput benchmark.
@@ -13,29 +15,31 @@ the two prices it alternates between. The traders' own limits are of the through
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import chain
 from multiprocessing import get_context
 from threading import Event
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from assetstream.cli.benchmarks import load
-from assetstream.cli.benchmarks.installation import Ends, Installation
+from assetstream.cli.benchmarks.installation import Installation
 from assetstream.cli.benchmarks.report import BenchError, Table, Value
 from assetstream.cli.stack import EmbeddedStack
+from assetstream.streams.batch_writer import Batch, BatchWriter, outgoing_of
+from assetstream.streams.connection import Connection
 from assetstream.streams.embedded_kafka import Progress
 from assetstream.streams.settings import Settings
 
-#: the generator wakes up this often and sends what is due
-STEP_S = 0.001
-#: what a publisher waits for company before it sends
+#: how long a publisher collects before it sends: a message's clock runs from when it was given to it
 LINGER_MS = 5
 PARTITIONS = 8
 #: the two prices that every symbol alternates between, and the limit in between of ten of it
@@ -45,6 +49,10 @@ HOLDER_LIMITS = {"max_position_size": "950.5"}
 TAIL_S = 2.0
 #: ms that p50 and p99 of a trade's way may take
 WANTED_MS = (30.0, 50.0)
+
+
+#: partition, key and value
+Message = tuple[int, bytes | None, bytes]
 
 
 class Load(NamedTuple):
@@ -59,12 +67,21 @@ class Load(NamedTuple):
         """How many trades."""
         return round(self.rate * self.seconds)
 
+    @property
+    def priced(self) -> int:
+        """How many prices."""
+        return round(self.prices * self.seconds)
+
 
 class Sent(NamedTuple):
-    """When what was given to the producer, monotonic ns: trades and prices by number; and how late it ever was, ms."""
+    """When what was given to the producer, monotonic ns, and at which offset Kafka put it: trades and prices by number;
+    and how late the producer ever was, ms.
+    """
 
     trades: np.ndarray
     prices: np.ndarray
+    trade_offsets: np.ndarray
+    price_offsets: np.ndarray
     late_ms: float
 
 
@@ -87,11 +104,11 @@ def run(
             placed = _prepare(installation)
             installation.when_committed(installation.ends("risk_limits", "prices", "trades"), check=lambda: worker.port)
             planned = Load(rate, prices, warm_up + seconds)
-            sent, received, starts = _measure(installation, planned, placed, progress)
+            sent, received = _measure(installation, planned, placed, progress)
             worker.port  # noqa: B018  raises when it is gone
     finally:
         installation.remove()
-    return [_table(planned, warm_up, sent, received, placed, starts)]
+    return [_table(planned, warm_up, sent, received, placed)]
 
 
 # ------------------------------------------------------------------------------------------------- what is there before
@@ -118,7 +135,7 @@ def trades_of(planned: Load) -> load.Trades:
 
 def prices_of(planned: Load) -> Iterator[load.Pair]:
     """The prices sent: symbols in turn, each changes every time."""
-    for k in range(round(planned.prices * planned.seconds)):
+    for k in range(planned.priced):
         yield load.price(k % load.SYMBOLS, CENTS[(k // load.SYMBOLS + 1) % 2], load.SYMBOLS + k)
 
 
@@ -127,15 +144,14 @@ def prices_of(planned: Load) -> Iterator[load.Pair]:
 
 def _measure(
     installation: Installation, planned: Load, placed: dict[bytes, int], progress: Progress
-) -> tuple[Sent, Received, Ends]:
-    """The load and its reader, in processes of their own; and where the input partitions ended before it."""
-    starts = installation.ends("trades", "prices")
+) -> tuple[Sent, Received]:
+    """The load and its reader, in processes of their own."""
     outputs = installation.ends("portfolio_updates", "risk_alerts")
     context = get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(2, mp_context=context) as pool:
         reading, over, begin = manager.Event(), manager.Event(), manager.Event()
         reader = pool.submit(_read, installation.settings, outputs, reading, over)
-        sender = pool.submit(_send, installation.settings, planned, placed, starts, begin)
+        sender = pool.submit(_send, installation.settings, planned, placed, begin)
         try:
             if not reading.wait(60):
                 raise BenchError("the reader did not start within 60 s")
@@ -149,61 +165,69 @@ def _measure(
         finally:
             begin.set()
             over.set()
-        return sent, reader.result(60), starts
+        return sent, reader.result(60)
 
 
-def _send(settings: Settings, planned: Load, placed: dict[bytes, int], starts: Ends, begin: Event) -> Sent:
-    """Send all messages, each in its millisecond. Raises BenchError when they lie elsewhere than they should."""
-    trades, prices = list(trades_of(planned)), list(prices_of(planned))
-    last: dict[tuple[str, int], int] = {}
-    failed: list[KafkaError] = []
+def _send(settings: Settings, planned: Load, placed: dict[bytes, int], begin: Event) -> Sent:
+    """Send all messages at their time. Raises KafkaError when one could not be written."""
+    return asyncio.run(_publish(settings, planned, placed, begin))
 
-    def delivered(error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            failed.append(error)
-        else:
-            last[message.topic(), message.partition()] = message.offset()
 
-    config = {"partitioner": "murmur2_random", "enable.idempotence": True, "linger.ms": LINGER_MS, "log_level": 0}
-    producer = Producer(settings.kafka(**config))
-    topics = settings.topic("trades"), settings.topic("prices")
-    producer.list_topics(timeout=10)
-    times = [0] * len(trades), [0] * len(prices)
+class _Request(NamedTuple):
+    """What is sent at one moment: which trades and prices, and their batches."""
+
+    trades: range
+    prices: range
+    rounds: list[list[Batch]]
+
+
+def _requests(settings: Settings, planned: Load, messages: Sequence[Message]) -> list[_Request]:
+    """All requests, built before the clock runs. `messages`: the trades, and after them the prices."""
+    names, counts = (settings.topic("trades"), settings.topic("prices")), (planned.trades, planned.priced)
+    writer, made, done = BatchWriter(), [], [0, counts[0]]
+    steps = round(planned.seconds * 1_000 / LINGER_MS)
+    for step in range(1, steps + 1):
+        until = [round(step * counts[0] / steps), counts[0] + round(step * counts[1] / steps)]
+        sent = [range(a, b) for a, b in zip(done, until, strict=True)]
+        records = [outgoing_of(name, messages[its.start : its.stop]) for name, its in zip(names, sent, strict=True)]
+        made.append(_Request(sent[0], sent[1], writer.write(records)))
+        done = until
+    return made
+
+
+async def _publish(settings: Settings, planned: Load, placed: dict[bytes, int], begin: Event) -> Sent:
+    messages = [(placed[key], key, value) for pairs in (trades_of(planned), prices_of(planned)) for key, value in pairs]
+    requests = _requests(settings, planned, messages)
+    connection = Connection(settings)
+    names = settings.topic("trades"), settings.topic("prices")
+    await connection.know(names)
     begin.wait()
     gc.collect()
     gc.disable()
-    clock, late, done = time.monotonic_ns, 0, [0, 0]
+    clock, late, answers = time.monotonic_ns, 0, []
+    times = np.zeros(len(messages), np.int64)
     began = clock()
-    for step in range(1, round(planned.seconds / STEP_S) + 1):
-        due = began + int((step - 1) * STEP_S * 1e9)
-        wait = due - clock()
-        if wait > 0:
-            time.sleep(wait / 1e9)
-        late = max(late, -wait)
-        for which, messages in enumerate((trades, prices)):
-            until = min(len(messages), round(step * len(messages) * STEP_S / planned.seconds))
-            for i in range(done[which], until):
-                key, value = messages[i]
-                times[which][i] = clock()
-                producer.produce(topics[which], value, key, on_delivery=delivered)
-            done[which] = until
-        producer.poll(0)
+    for step, request in enumerate(requests, 1):
+        due = began + step * LINGER_MS * 1_000_000
+        await asyncio.sleep(max(0, due - clock()) / 1e9)
+        late = max(late, clock() - due)
+        for its in request[:2]:
+            # evenly spread over the time before: what came first has waited the longest for company
+            times[its.start : its.stop] = due - LINGER_MS * 1_000_000 * np.arange(len(its), 0, -1) // max(1, len(its))
+        answers.append(asyncio.create_task(connection.produce(request.rounds)))
     gc.enable()
-    left = producer.flush(30)
-    if failed or left:
-        raise BenchError(f"not delivered: {failed[0].str() if failed else f'{left} messages'}")
-    for topic, messages in zip(topics, (trades, prices), strict=True):
-        _check_offsets(topic, [placed[key] for key, _ in messages], starts, last)
-    return Sent(np.array(times[0], np.int64), np.array(times[1], np.int64), late / 1e6)
+    offsets = np.zeros(len(messages), np.int64)
+    for request, answer in zip(requests, answers, strict=True):
+        where = {place: chain(*ranges) for place, ranges in (await answer).items()}
+        for name, its in zip(names, request[:2], strict=True):
+            for i in its:
+                offsets[i] = next(where[name, messages[i][0]])
+    await connection.close()
+    n = planned.trades
+    return Sent(times[:n], times[n:], offsets[:n], offsets[n:], late / 1e6)
 
 
-def _check_offsets(topic: str, partitions: list[int], starts: Ends, last: dict[tuple[str, int], int]) -> None:
-    for partition, count in enumerate(np.bincount(partitions, minlength=PARTITIONS).tolist()):
-        if count and last.get((topic, partition)) != starts[topic, partition] + count - 1:
-            raise BenchError(f"{topic}-{partition}: somebody else wrote to it, offsets are not known")
-
-
-def _read(settings: Settings, starts: Ends, reading: Event, over: Event) -> Received:
+def _read(settings: Settings, starts: dict[tuple[str, int], int], reading: Event, over: Event) -> Received:
     """Read the outputs as a consumer of read_committed does, and note when each record came."""
     consumer = Consumer(
         settings.kafka(
@@ -211,7 +235,6 @@ def _read(settings: Settings, starts: Ends, reading: Event, over: Event) -> Rece
                 "group.id": f"bench-latency-{time.time_ns()}",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
-                "fetch.wait.max.ms": 5,
                 "fetch.queue.backoff.ms": 5,
             }
         )
@@ -242,12 +265,10 @@ def _read(settings: Settings, starts: Ends, reading: Event, over: Event) -> Rece
 # --------------------------------------------------------------------------------------------------------- the results
 
 
-def _table(
-    planned: Load, warm_up: float, sent: Sent, received: Received, placed: dict[bytes, int], starts: Ends
-) -> Table:
+def _table(planned: Load, warm_up: float, sent: Sent, received: Received, placed: dict[bytes, int]) -> Table:
     counts = slice(round(planned.rate * warm_up), None), slice(round(planned.prices * warm_up), None)
     updates = _to_updates(planned, sent, received)[counts[0]]
-    by_trade, by_price = _to_alerts(planned, sent, received, placed, starts)
+    by_trade, by_price = _to_alerts(planned, sent, received, placed)
     ways = (
         ("trade → portfolio_updates", updates, len(updates)),
         ("trade → risk_alerts", by_trade[counts[0]], None),
@@ -302,30 +323,21 @@ def _us(text: str) -> int:
 
 
 def _to_alerts(
-    planned: Load, sent: Sent, received: Received, placed: dict[bytes, int], starts: Ends
+    planned: Load, sent: Sent, received: Received, placed: dict[bytes, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """ms from each trade, and from each price, to the first alert that it caused; nan where there was none."""
+    trades = [placed[b"u%d" % (i % load.USERS)] for i in range(planned.trades)]
+    prices = [placed[b"S%d" % (i % load.SYMBOLS)] for i in range(planned.priced)]
     numbers = {
-        "trades": _numbers([placed[b"u%d" % (i % load.USERS)] for i in range(planned.trades)]),
-        "prices": _numbers([placed[b"S%d" % (i % load.SYMBOLS)] for i in range(len(sent.prices))]),
+        "trades": {place: i for i, place in enumerate(zip(trades, sent.trade_offsets.tolist(), strict=True))},
+        "prices": {place: i for i, place in enumerate(zip(prices, sent.price_offsets.tolist(), strict=True))},
     }
-    waits = {"trades": np.full(planned.trades, np.nan), "prices": np.full(len(sent.prices), np.nan)}
-    times: dict[str, Any] = {"trades": sent.trades, "prices": sent.prices}
+    waits = {"trades": np.full(planned.trades, np.nan), "prices": np.full(planned.priced, np.nan)}
+    times = {"trades": sent.trades, "prices": sent.prices}
     for now, value in received.alerts:
         cause = json.loads(value)["cause"]
         topic = cause["topic"].rpartition("-")[2]
-        if topic not in numbers:
-            continue
-        ordinal = cause["offset"] - starts[cause["topic"], cause["partition"]]
-        if ordinal >= 0:  # else of what was there before
-            i = numbers[topic][cause["partition"]][ordinal]
+        i = numbers.get(topic, {}).get((cause["partition"], cause["offset"]))
+        if i is not None:  # else of what was there before
             waits[topic][i] = np.fmin(waits[topic][i], (now - times[topic][i]) / 1e6)
     return waits["trades"], waits["prices"]
-
-
-def _numbers(partitions: list[int]) -> list[list[int]]:
-    """By partition: which messages went there, in order."""
-    found: list[list[int]] = [[] for _ in range(PARTITIONS)]
-    for i, partition in enumerate(partitions):
-        found[partition].append(i)
-    return found

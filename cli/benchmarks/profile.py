@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import time
 from collections.abc import Iterator
@@ -31,18 +32,18 @@ def run(stack: EmbeddedStack, rounds: int, progress: Progress) -> list[Table]:
     progress("making topics", 0, 0)
     installation.init()
     try:
-        return [_profile(installation.settings, rounds, progress)]
+        return [asyncio.run(_profile(installation.settings, rounds, progress))]
     finally:
         installation.remove()
 
 
-def _profile(settings: Settings, rounds: int, progress: Progress) -> Table:
+async def _profile(settings: Settings, rounds: int, progress: Progress) -> Table:
     partitions = [core.Partition(settings, number) for number in range(PARTITIONS)]
     consumer, member = _consumer(settings)
     connection = Connection(settings)
-    connection.wait(connection.know(settings.topic(name) for name in (*topics.OUTPUTS, *topics.INTERNAL)))
+    await connection.know(settings.topic(name) for name in (*topics.OUTPUTS, *topics.INTERNAL))
     checkpointer = Checkpointer(connection, member.group)
-    connection.wait(checkpointer.open())
+    await checkpointer.open()
     parsing = writing = 0.0
     warm = 2
     for k, fetched in enumerate(_fetches(warm + rounds)):
@@ -58,9 +59,9 @@ def _profile(settings: Settings, rounds: int, progress: Progress) -> Table:
             partition.take(batch)
         made = partitions[0].publication([partition.cut() for partition in partitions])
         began = time.perf_counter()
-        connection.wait(checkpointer.write(made.records(), made.sources, member))
+        await checkpointer.write(made.records(), made.sources, member)
         writing += time.perf_counter() - began
-    connection.close()
+    await connection.close()
     consumer.close()
     taken = {"parse the fetch": parsing}
     for partition in partitions:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import faust
 import structlog
@@ -49,6 +49,8 @@ log = structlog.get_logger(__name__)
 MOST_IN_HAND = 60_000
 #: records that came and wait for the next checkpoint to be taken; as many as this are taken at once
 ENOUGH_WAITING = 4_000
+#: with so many in hand the next checkpoint is cut while the one before is still being written
+ENOUGH_TO_CUT = 20_000
 #: how often updates that are due because of marks alone are looked for
 MARK_TICK_S = 0.1
 #: time between checkpoints that price partitions take part in
@@ -67,6 +69,16 @@ Offsets = dict[tuple[str, int], int]
 
 class RecordsLost(RuntimeError):
     """The log no longer has records we have not taken. Never stepped over."""
+
+
+class _Checkpoint(NamedTuple):
+    """A checkpoint that is cut and waits to be written; void when the state has another `life` by then."""
+
+    cuts: list[PartitionCut]
+    made: Publication
+    member: membership.Member
+    with_prices: bool
+    life: int
 
 
 class Worker:
@@ -89,12 +101,14 @@ class Worker:
         self._snapshots = Snapshots(settings)
         self._follower = MarkFollower(settings, self._marks_arrived)
         self._marks = MarkPublisher(self._connection, settings)
+        self._cutting = asyncio.Lock()
         self._writing = asyncio.Lock()
         self._loading = asyncio.Lock()
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
         self._in_hand = self._waiting = 0
-        self._checkpoints = 0
+        self._cuts = 0
+        self._lives = 0
         self._prices_written_ms = 0
         self._fresh_marks: dict[bytes, bytes] = {}
         self._gaps: dict[tuple[str, int], tuple[int, float]] = {}
@@ -362,43 +376,66 @@ class Worker:
         while True:
             await self._wake.wait()
             await asyncio.sleep(max(0.0, following - time.monotonic()))
+            if self._writing.locked() and self._in_hand < ENOUGH_TO_CUT:
+                self._wake.clear()  # what comes, or the end of the write, sets it again
+                continue
             following = time.monotonic() + pause
             try:
-                await self.checkpoint()
+                await self._cut_and_write()
             except Exception as error:
                 self.stop(error)
 
     async def checkpoint(self, last: bool = False) -> None:
-        """Write what was done since the last checkpoint, if anything, and wait until it is committed.
+        """Write what was done since the last checkpoint, if anything, and wait until all of it is committed."""
+        await self._cut_and_write(last)
+        async with self._writing:
+            pass
+
+    async def _cut_and_write(self, last: bool = False) -> None:
+        """Cut a checkpoint and have it written when the one before is; under load the two go on beside each other."""
+        async with self._cutting:
+            checkpoint = self._cut(last)
+            if checkpoint is not None:
+                await self._writing.acquire()
+                self._spawn(self._write(checkpoint))
+
+    def _cut(self, last: bool) -> _Checkpoint | None:
+        """All that is to be written, as records; None when it is nothing.
 
         Price partitions only take part now and then, or when it is the `last` one: nobody waits for their rows, and
         `marks` are out already.
         """
-        async with self._writing:
-            self._wake.clear()
-            member, now = self.member, _now_ms()
-            if member is None:
-                return
-            self._take_waiting()
-            self._take_marks()
-            with_prices = last or now >= self._prices_written_ms + PRICES_MS
-            if with_prices:
-                self._prices_written_ms = now
-            cuts = [cut for p in self._mine(with_prices) if (cut := p.cut(now)) is not None]
-            self._in_hand = 0
-            self._drained.set()
-            if not cuts:
-                return
-            turn = (self._checkpoints // ANALYTICS_TURN) % self.settings.partitions
-            # Here and not in the thread: its many small calls would each wait for the interpreter's lock.
-            made = self._publisher.publication(cuts, turn)
-            try:
-                marks = self._marks.durable() if with_prices else None
-                committed = await self._checkpointer.write(made.records(), made.sources, member, marks)
-            except CheckpointFailed as error:
-                self._start_over(error)
-            else:
-                self._done(cuts, made, committed)
+        self._wake.clear()
+        now = _now_ms()
+        if self.member is None:
+            return None
+        self._take_waiting()
+        self._take_marks()
+        with_prices = last or now >= self._prices_written_ms + PRICES_MS
+        if with_prices:
+            self._prices_written_ms = now
+        cuts = [cut for p in self._mine(with_prices) if (cut := p.cut(now)) is not None]
+        self._in_hand = 0
+        self._drained.set()
+        if not cuts:
+            return None
+        turn = (self._cuts // ANALYTICS_TURN) % self.settings.partitions
+        self._cuts += 1
+        return _Checkpoint(cuts, self._publisher.publication(cuts, turn), self.member, with_prices, self._lives)
+
+    async def _write(self, checkpoint: _Checkpoint) -> None:
+        try:
+            if checkpoint.life != self._lives:
+                return  # the one before failed, and with it the state that this was cut from
+            made, marks = checkpoint.made, self._marks.durable() if checkpoint.with_prices else None
+            committed = await self._checkpointer.write(made.records(), made.sources, checkpoint.member, marks)
+        except CheckpointFailed as error:
+            self._start_over(error)
+        else:
+            self._done(checkpoint.cuts, made, committed)
+        finally:
+            self._writing.release()
+            self._wake.set()
 
     def _mine(self, with_prices: bool = True) -> Iterable[Partition]:
         yield from (self.accounts[number] for number in sorted(self.accounts))
@@ -406,7 +443,6 @@ class Worker:
             yield from (self.prices[number] for number in sorted(self.prices))
 
     def _done(self, cuts: list[PartitionCut], made: Publication, committed: Committed) -> None:
-        self._checkpoints += 1
         self._failures = 0
         for cut in cuts:
             key = (self.settings.topic(cut.partition.changelog), cut.partition.number)
@@ -433,6 +469,7 @@ class Worker:
     def _forget(self) -> None:
         """New, empty partitions in place of the old: a restore still at work on those does no harm."""
         self.ready = set()
+        self._lives += 1
         self.accounts = {number: AccountPartition(number, self.settings) for number in self.accounts}
         self.prices = {number: PricePartition(number, self.settings) for number in self.prices}
         self._in_hand = self._waiting = 0

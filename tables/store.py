@@ -48,6 +48,7 @@ class Store:
         self.checkpoint = 0  # number of the last checkpoint applied or cut
         self.position = 0  # next changelog offset to read
         self.log_bytes = 0  # in the log since the last complete walk began
+        self._unwritten = 0  # cuts that are not committed yet
         self._walk: tuple[int, int] | None = None  # next (table, row) of the walk under way
         self._walk_bytes = 0
         self.walk_began: int | None = None  # changelog offset of the walk's first record, once known
@@ -77,7 +78,9 @@ class Store:
                 table.dirty[rows] = 0
                 table.count[1] = 0
                 changed += touched * table.rows.dtype.itemsize
-        starts = self._walk is None and self._log_is_long()
+        # What a walk made superfluous is only known when its last record is written.
+        starts = self._walk is None and self._unwritten == 0 and self._log_is_long()
+        self._unwritten += 1
         if starts:
             self._walk, self._walk_bytes, self.walk_began = (0, 0), 0, None
         walked = self._walk is not None
@@ -102,6 +105,7 @@ class Store:
 
     def written(self, cut: Cut, records: Sequence[tuple[int, int]]) -> int | None:
         """The cut is committed as changelog records (offset, bytes). -> the offset before which the log may go."""
+        self._unwritten -= 1
         size = sum(n for _, n in records)
         self.position = records[-1][0] + 1
         self.log_bytes += size

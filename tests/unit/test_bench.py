@@ -21,6 +21,7 @@ from assetstream.models.records import records_of
 from assetstream.models.state import new_account_state
 from assetstream.models.verdicts import Verdict
 from assetstream.streams.records import parse
+from assetstream.streams.settings import Settings
 
 TABLE = Table("raw", "Title", ("what", "n", "share"), [("a", 1_234_567, 0.5), ("b", None, 1234.5)], "A note.")
 
@@ -124,7 +125,8 @@ def test_peers_book_fills_as_we_do() -> None:
 def test_latency_takes_the_first_update_that_has_the_trade() -> None:
     planned = latency.Load(1_000, 100, 1.0)
     trades = latency.trades_of(planned)
-    sent = latency.Sent(np.full(1_000, 1_000_000, np.int64), np.zeros(100, np.int64), 0.0)
+    none = np.zeros(0, np.int64)
+    sent = latency.Sent(np.full(1_000, 1_000_000, np.int64), np.zeros(100, np.int64), none, none, 0.0)
 
     def update(user: int, number: int, ms: int) -> tuple[int, bytes]:
         as_of = load.moment(trades.first + number)
@@ -138,19 +140,36 @@ def test_latency_takes_the_first_update_that_has_the_trade() -> None:
     assert np.isfinite(waits).sum() == 3
 
 
+def test_latency_requests_bring_every_message_once_in_order() -> None:
+    planned = latency.Load(1_000, 100, 0.1)
+    pairs = [*latency.trades_of(planned), *latency.prices_of(planned)]
+    messages = [(i % 8, key, value) for i, (key, value) in enumerate(pairs)]
+    requests = latency._requests(Settings(_env_file=None, topic_prefix="x-"), planned, messages)
+    assert len(requests) == 0.1 / (latency.LINGER_MS / 1_000)
+    assert [i for request in requests for i in request.trades] == [*range(100)]
+    assert [i for request in requests for i in request.prices] == [*range(100, 110)]
+    sent: dict[tuple[str, int], list[bytes | None]] = {}
+    for batch in (batch for request in requests for batches in request.rounds for batch in batches):
+        found, _ = parse(batch.topic, batch.partition, bytes(batch.data), 0)
+        sent.setdefault((batch.topic, batch.partition), []).extend(found.value(i) for i in range(found.n))
+    for topic, its in (("x-trades", messages[:100]), ("x-prices", messages[100:])):
+        for partition in range(8):
+            assert sent[topic, partition] == [value for number, _, value in its if number == partition]
+
+
 def test_latency_finds_the_cause_of_an_alert() -> None:
     planned = latency.Load(1_000, 100, 1.0)
     placed = {b"u%d" % user: user % 8 for user in range(load.USERS)} | {b"S%d" % s: 5 for s in range(load.SYMBOLS)}
-    starts = {(f"x-{topic}", p): 10 for topic in ("trades", "prices") for p in range(8)}
-    sent = latency.Sent(np.arange(1_000, dtype=np.int64), np.arange(100, dtype=np.int64), 0.0)
+    # offsets from 10 on: partition 2 gets trades 2, 10, 18, …; partition 5 all prices
+    trade_offsets = 10 + np.arange(1_000) % load.USERS // 8 + np.arange(1_000) // load.USERS * (load.USERS // 8 + 1)
+    sent = latency.Sent(np.arange(1_000), np.arange(100), trade_offsets, 10 + np.arange(100), 0.0)
 
     def alert(topic: str, partition: int, offset: int, ms: int) -> tuple[int, bytes]:
         cause = {"topic": f"x-{topic}", "partition": partition, "offset": offset}
         return ms * 1_000_000, json.dumps({"cause": cause}).encode()
 
-    # partition 2 gets trades 2, 10, 18, …; partition 5 all prices
     alerts = [alert("trades", 2, 11, 7), alert("trades", 2, 11, 6), alert("prices", 5, 13, 2), alert("trades", 1, 9, 1)]
-    by_trade, by_price = latency._to_alerts(planned, sent, latency.Received([], alerts), placed, starts)
+    by_trade, by_price = latency._to_alerts(planned, sent, latency.Received([], alerts), placed)
     assert by_trade[10] == pytest.approx(6 - 10 / 1e6)
     assert by_price[3] == pytest.approx(2 - 3 / 1e6)
     assert np.isfinite(by_trade).sum() == np.isfinite(by_price).sum() == 1

@@ -30,7 +30,7 @@ class Sizes:
     messages: int = 1_000_000
     faust_messages: int = 100_000
     seconds: float = 60
-    warm_up: float = 10
+    warm_up: float = 30
     rate: int = 10_000
     positions: tuple[int, ...] = (10_000, 1_000_000)
     repetitions: int = 21

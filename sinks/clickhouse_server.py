@@ -42,6 +42,9 @@ from aiohttp import BodyPartReader, web
 from assetstream.sinks.statement import Refused, Statement, parse
 
 MIB = 1 << 20
+#: on a machine shared with Kafka and a worker, alerts must not wait for inserts and merges (p50 of a trade's way at
+#: 10,000/s on 2 cores: about a fifth shorter)
+NICENESS = 10
 #: a request's body, and its URL
 MAX_BODY, MAX_URL = 1024 * MIB, MIB
 #: queries at once; more wait for their turn
@@ -512,6 +515,7 @@ def main() -> None:
     options = parser.parse_args()
     user = os.environ.get("ASSETSTREAM_CLICKHOUSE_USER", "default")
     password = os.environ.get("ASSETSTREAM_CLICKHOUSE_PASSWORD", "")
+    os.nice(NICENESS)
     asyncio.run(serve(options.folder, options.host, options.port, user, password))
 
 

@@ -143,13 +143,13 @@ class Worker:
             self._seek_what_was_dropped,
             self._stop_with_faust,
         )
-        loops = [asyncio.create_task(loop()) for loop in forever]
+        for loop in forever:
+            self._spawn(loop())
         try:
             await self._stopping.wait()
         finally:
-            if self._error is None:
-                await self.checkpoint(last=True)
-            for task in (*loops, *self._background):
+            await self._last_checkpoint()
+            for task in tuple(self._background):
                 task.cancel()
             self.epoch += 1
             await self.app.stop()
@@ -157,6 +157,12 @@ class Worker:
             await asyncio.to_thread(self._close)
         if self._error is not None:
             raise self._error
+
+    async def _last_checkpoint(self) -> None:
+        try:
+            await self.checkpoint(last=True)
+        except Exception as error:
+            self.stop(error)
 
     def stop(self, error: BaseException | None = None) -> None:
         """Ask `run` to end; with an error: because of it, without a last checkpoint."""
@@ -344,8 +350,9 @@ class Worker:
                 continue
             for partition in self._mine():
                 for name, following in partition.next.items():
-                    end = self.app.consumer.highwater(TP(self.settings.topic(name), partition.number)) or 0
-                    metrics.LAG.labels(name, partition.number).set(max(0, end - following))
+                    with suppress(IllegalStateError, AssertionError):  # aiokafka's, for what is not assigned any more
+                        end = self.app.consumer.highwater(TP(self.settings.topic(name), partition.number)) or 0
+                        metrics.LAG.labels(name, partition.number).set(max(0, end - following))
             for table in SIZES:
                 rows = sum(int(getattr(account.store.state, table).count[0]) for account in self.accounts.values())
                 metrics.STATE_ROWS.labels(table).set(rows)
@@ -407,8 +414,8 @@ class Worker:
         """
         self._wake.clear()
         now = _now_ms()
-        if self.member is None:
-            return None
+        if self.member is None or self._error is not None:
+            return None  # not ours any more; or a batch broke off in the middle, and the state says nothing any more
         self._take_waiting()
         self._take_marks()
         with_prices = last or now >= self._prices_written_ms + PRICES_MS

@@ -57,6 +57,8 @@ MARK_TICK_S = 0.1
 PRICES_MS = 200
 #: how often gauges are set, and the tables whose sizes they tell
 GAUGES_S, SIZES = 1.0, ("portfolios", "positions", "balances", "trade_ids", "transaction_ids")
+#: how long a worker that is asked to stop waits for its last checkpoint
+LAST_PATIENCE_S = 5
 #: a gap that a seek back hasn't closed after this is looked into
 GAP_PATIENCE_S = 5
 #: checkpoints after which analytics go to the next partition of their topic, so that any number of sinks share them
@@ -160,7 +162,9 @@ class Worker:
 
     async def _last_checkpoint(self) -> None:
         try:
-            await self.checkpoint(last=True)
+            await asyncio.wait_for(self.checkpoint(last=True), LAST_PATIENCE_S)
+        except TimeoutError:
+            log.warning("Kafka does not answer, stopping without a last checkpoint: the next start takes its records")
         except Exception as error:
             self.stop(error)
 

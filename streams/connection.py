@@ -94,10 +94,11 @@ class Connection:
                 await asyncio.sleep(0)  # so that they are sent in this order
         # Wait for all of them, also when one failed: what is under way could still be written.
         results = await asyncio.gather(*answers, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return _placed(rounds, results)
+        try:
+            return _placed(rounds, results)
+        except errors.KafkaError:
+            client.force_metadata_update()  # whoever tries again should know where partitions have gone
+            raise
 
     async def _make_room(self, client: AIOKafkaClient, node: int) -> None:
         """Let the system take megabytes at once: it sends them on while the loop is busy with something else."""
@@ -125,6 +126,8 @@ def _placed(rounds: Sequence[Sequence[Batch]], answers: Iterable[Any]) -> Placed
             counts.setdefault((batch.topic, batch.partition), []).append(batch.records)
     placed: Placed = {}
     for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
         for topic, partitions in answer.topics:
             for partition, code, offset, *_, message in partitions:
                 where = f"{topic}-{partition}"

@@ -8,7 +8,9 @@ import sys
 import structlog
 
 #: libraries whose chatter says nothing an operator can act on
-QUIET = ("faust", "mode", "aiokafka", "kafka", "asyncio", "aiohttp", "clickhouse_connect", "urllib3", "numba")
+QUIET = ("faust", "mode", "kafka", "asyncio", "aiohttp", "clickhouse_connect", "urllib3", "numba")
+#: and the one that repeats, many times a second, what we say once: that no broker answers
+MUTE = ("aiokafka",)
 
 
 def configure(level: str = "INFO", json: bool = False) -> None:
@@ -35,3 +37,5 @@ def configure(level: str = "INFO", json: bool = False) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", force=True)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR if number > logging.DEBUG else logging.INFO)
+    for name in MUTE:
+        logging.getLogger(name).setLevel(logging.CRITICAL if number > logging.DEBUG else logging.INFO)

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Sequence
 
 import structlog
-from aiokafka.errors import KafkaError as WriteError
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
@@ -38,7 +37,7 @@ class MarkPublisher:
         self._round: asyncio.Future[None] | None = None  # done when what waits is written, or failed
         self._under_way: asyncio.Future[None] | None = None
         self._sending: asyncio.Task[None] | None = None
-        self._failed: WriteError | None = None
+        self._failed: Exception | None = None
         self._partitions: dict[bytes, int] = {}
 
     def publish(self, marks: Sequence[tuple[bytes, bytes]]) -> None:
@@ -64,7 +63,7 @@ class MarkPublisher:
             self._under_way, self._round = self._round, None
             try:
                 await self._connection.produce(self._writer.write([outgoing_of(self._topic, self._placed(marks))]))
-            except WriteError as error:
+            except Exception as error:  # whatever it is: the checkpoint of these marks must not commit
                 self._failed = error
             self._under_way.set_result(None)
         self._under_way = self._sending = None

@@ -66,7 +66,7 @@ class Transactions:
         try:
             await asyncio.wait_for(self.init(), ABORT_PATIENCE_S)
         except (errors.KafkaError, OSError, TimeoutError) as error:
-            log.warning("Kafka aborts a transaction itself when it times out", name=self.name, error=str(error))
+            log.warning("Kafka aborts a transaction itself when it times out", name=self.name, error=repr(error))
             return False
         return True
 

@@ -1,7 +1,7 @@
 """One partition of this worker: its store, and the work done since the last checkpoint.
 
 Handlers (one file per input topic) decode a batch, call the kernel and leave what is to be published in `work`. A cut
-takes all of it between two batches; `agents/outputs.py` turns a cut into records, in the checkpoint's thread.
+takes all of it between two batches; `agents/outputs.py` turns a cut into records.
 """
 
 from __future__ import annotations

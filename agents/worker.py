@@ -547,6 +547,7 @@ class Worker:
 
     async def _make_ready(self, epoch: int, begins: Offsets, ends: Offsets, began: float) -> None:
         for partition in (*self.accounts.values(), *self.prices.values()):
+            partition.waiting.clear()  # all of it is sent again
             for name in partition.inputs:
                 topic, applied = self.settings.topic(name), partition.applied(name)
                 begin = begins[topic, partition.number]

@@ -438,7 +438,7 @@ class Worker:
         try:
             if checkpoint.life != self._lives:
                 return  # the one before failed, and with it the state that this was cut from
-            made, marks = checkpoint.made, self._marks.durable() if checkpoint.with_prices else None
+            made, marks = checkpoint.made, self._marks.durable if checkpoint.with_prices else None
             committed = await self._checkpointer.write(made.records(), made.sources, checkpoint.member, marks)
         except CheckpointFailed as error:
             self._start_over(error)

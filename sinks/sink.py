@@ -23,11 +23,10 @@ from assetstream.sinks.migrations import check
 from assetstream.sinks.writer import ClickHouseInserts, Fenced, PartitionWriter
 from assetstream.streams import membership, metrics, topics
 from assetstream.streams.app import crash, make_app, raw_topic
-from assetstream.streams.checkpoint import COMMIT_PATIENCE_S, FENCED, TRANSACTION_TIMEOUT_MS, transactional_id
 from assetstream.streams.connection import Connection
 from assetstream.streams.membership import Member
 from assetstream.streams.settings import Settings
-from assetstream.streams.transaction import Transactions
+from assetstream.streams.transaction import FENCED, Transactions, error_code
 from assetstream.streams.transport import Run, Stalls
 
 log = structlog.get_logger(__name__)
@@ -40,9 +39,8 @@ class KafkaCommits:
     """Offsets and metadata of the sinks' group, each commit a fenced transaction. Implements `writer.Commits`."""
 
     def __init__(self, connection: Connection, topic: str, member: Member) -> None:
-        self._connection, self._topic, self._member = connection, topic, member
-        self._transactions = Transactions(connection, transactional_id(member.group), TRANSACTION_TIMEOUT_MS)
-        self._is_open = False
+        self._topic, self._member = topic, member
+        self._transactions = Transactions(connection, member.group)
         self._lock = asyncio.Lock()
 
     async def commit(self, positions: dict[int, tuple[int, str]]) -> None:
@@ -54,20 +52,19 @@ class KafkaCommits:
                 try:
                     return await self._commit(offsets)
                 except (KafkaError, OSError) as error:
-                    self._is_open = await self._transactions.abort()
-                    if getattr(error, "errno", None) in FENCED:
+                    await self._transactions.abort()
+                    if error_code(error) in FENCED:
                         raise Fenced(str(error)) from error
                     log.warning("sink can't commit, trying again", error=str(error), pause_s=pause)
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, 10)
 
     async def _commit(self, offsets: dict[tuple[str, int], tuple[int, str]]) -> None:
-        if not self._is_open:
+        if not self._transactions.is_open:
             await self._transactions.init()
-            self._is_open = True
         await self._transactions.add_group(self._member.group)
         await self._transactions.send_offsets(offsets, self._member)
-        await self._transactions.commit(COMMIT_PATIENCE_S)
+        await self._transactions.commit()
 
 
 class Sink:

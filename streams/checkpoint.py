@@ -15,31 +15,14 @@ Only then does the worker take the changes for done (`Committed`). Any failure m
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import time
-import uuid
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
 from assetstream.streams.batch_writer import Batch, Outgoing
 from assetstream.streams.connection import Connection, Placed
 from assetstream.streams.membership import Member
-from assetstream.streams.transaction import Transactions
-
-#: after this the broker aborts a dead worker's open transaction, and readers of its partitions go on
-TRANSACTION_TIMEOUT_MS = 10_000
-#: how long a commit's outcome may stay unknown before the worker starts over (the broker has decided by then)
-COMMIT_PATIENCE_S = 60
-
-#: the group is in another generation: a rebalance, or we were away too long. Normal, heals by rejoining.
-ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, REBALANCE_IN_PROGRESS, FENCED_INSTANCE_ID = 22, 25, 27, 82
-FENCED = {ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, REBALANCE_IN_PROGRESS, FENCED_INSTANCE_ID}
-
-
-def transactional_id(group: str) -> str:
-    """A transactional id that nobody else has, and that says who it is: fencing is by the group, not by this."""
-    return f"{group}-{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+from assetstream.streams.transaction import FENCED, Transactions, error_code
 
 
 class CheckpointFailed(Exception):
@@ -62,23 +45,25 @@ class Checkpointer:
     """The transactions of one worker, one at a time."""
 
     def __init__(self, connection: Connection, group: str) -> None:
-        self._transactions = Transactions(connection, transactional_id(group), TRANSACTION_TIMEOUT_MS)
-        #: whether a checkpoint can be written: `open` was called, and what failed since could be aborted
-        self.is_open = False
+        self._transactions = Transactions(connection, group)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a checkpoint can be written: `open` was called, and what failed since could be aborted."""
+        return self._transactions.is_open
 
     async def open(self) -> None:
         """Abort what this worker left open, if anything, and be ready to write. Raises aiokafka's KafkaError."""
         await self._transactions.init()
-        self.is_open = True
 
     async def write(
         self,
         records: Sequence[Outgoing],
         sources: dict[tuple[str, int], int],
         member: Member,
-        marks: Awaitable[None] | None = None,
+        marks: Callable[[], Awaitable[None]] | None = None,
     ) -> Committed:
-        """One transaction. `sources`: next offset to read by (topic, partition), never empty; `marks`: awaited too.
+        """One transaction. `sources`: next offset to read by (topic, partition), never empty; `marks`: waits for them.
 
         Raises CheckpointFailed; nothing of the transaction will ever be visible then.
         """
@@ -90,11 +75,10 @@ class Checkpointer:
         try:
             rounds = self._transactions.batches(records)
             placed = await self._write(rounds, sources, member, marks)
-            await self._transactions.commit(COMMIT_PATIENCE_S)
+            await self._transactions.commit()
         except BaseException as error:
-            self.is_open = False
-            self.is_open = await self._transactions.abort()
-            raise CheckpointFailed(error, fenced=getattr(error, "errno", None) in FENCED) from error
+            await self._transactions.abort()
+            raise CheckpointFailed(error, fenced=error_code(error) in FENCED) from error
         count = sum(batch.records for batches in rounds for batch in batches)
         return Committed(placed, time.perf_counter() - began, count)
 
@@ -103,7 +87,7 @@ class Checkpointer:
         rounds: list[list[Batch]],
         sources: dict[tuple[str, int], int],
         member: Member,
-        marks: Awaitable[None] | None,
+        marks: Callable[[], Awaitable[None]] | None,
     ) -> Placed:
         partitions: dict[str, list[int]] = {}
         for batch in rounds[0] if rounds else ():
@@ -112,7 +96,7 @@ class Checkpointer:
             await self._transactions.add(partitions)
         beside: list[Awaitable[Any]] = [self._transactions.add_group(member.group)]
         if marks is not None:
-            beside.append(marks)
+            beside.append(marks())
         # All of them are over before the transaction is ended, or given up.
         results = await asyncio.gather(self._transactions.produce(rounds), *beside, return_exceptions=True)
         for result in results:

@@ -10,6 +10,9 @@ Source: KIP-98 (transactions), KIP-447 (offsets are checked against the group's 
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -36,39 +39,55 @@ LOADING, NOT_AVAILABLE, NOT_COORDINATOR, CONCURRENT = 14, 15, 16, 51
 BUSY = {LOADING, NOT_AVAILABLE, NOT_COORDINATOR, CONCURRENT}
 #: nothing came back: only what may be done twice is asked again then
 SILENT = (errors.KafkaConnectionError, errors.NodeNotReadyError, errors.RequestTimedOutError, errors.StaleMetadata)
+#: the group is in another generation: a rebalance, or we were away too long. Normal, heals by rejoining.
+ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, REBALANCE_IN_PROGRESS, FENCED_INSTANCE_ID = 22, 25, 27, 82
+FENCED = {ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, REBALANCE_IN_PROGRESS, FENCED_INSTANCE_ID}
+#: after this the broker aborts a dead process's open transaction, and readers of its partitions go on
+TIMEOUT_MS = 10_000
 #: how long a busy coordinator is asked again
 PATIENCE_S = 10.0
+#: how long a commit's outcome may stay unknown before we start over (the broker has decided by then)
+COMMIT_PATIENCE_S = 60.0
 #: how long to try to abort what failed
 ABORT_PATIENCE_S = 5.0
 
 
+def error_code(error: BaseException) -> int | None:
+    """Kafka's code of an error, None when it has none."""
+    return getattr(error, "errno", None)
+
+
 class Transactions:
-    """The transactions of one transactional id, one after the other.
+    """The transactions of one process for the consumer group `group`, one after the other.
 
     A transaction: `add` all partitions and `produce`; `add_group` and `send_offsets`; then `commit`.
     Every method raises aiokafka's KafkaError.
     """
 
-    def __init__(self, connection: Connection, name: str, timeout_ms: int) -> None:
-        self._connection, self.name, self._timeout_ms = connection, name, timeout_ms
+    def __init__(self, connection: Connection, group: str) -> None:
+        self._connection = connection
+        # One that nobody else has, and that says who it is: fencing is by the group, not by this.
+        self.name = f"{group}-{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        #: whether a transaction can begin: `init` was called, and what failed since could be aborted
+        self.is_open = False
         self._coordinators: dict[CoordinationType, int] = {}
         self._producer = Producer(-1, -1, True)
         self._writer = BatchWriter()
 
     async def init(self) -> None:
         """A new epoch: what was open is aborted, what was decided stays decided."""
-        answer = await self._ask(InitProducerIdRequest_v0(self.name, self._timeout_ms), PATIENCE_S, repeatable=True)
+        answer = await self._ask(InitProducerIdRequest_v0(self.name, TIMEOUT_MS), PATIENCE_S, repeatable=True)
         self._producer = Producer(answer.producer_id, answer.producer_epoch, True)
         self._writer = BatchWriter(self._producer)
+        self.is_open = True
 
-    async def abort(self) -> bool:
-        """After an error: `init`, so that readers need not wait for the timeout; -> whether it went well."""
+    async def abort(self) -> None:
+        """After an error: `init`, so that readers need not wait for the timeout; `is_open`: whether it went well."""
+        self.is_open = False
         try:
             await asyncio.wait_for(self.init(), ABORT_PATIENCE_S)
         except (errors.KafkaError, OSError, TimeoutError) as error:
             log.warning("Kafka aborts a transaction itself when it times out", name=self.name, error=repr(error))
-            return False
-        return True
 
     def batches(self, records: Iterable[Outgoing]) -> list[list[Batch]]:
         """Rounds of batches for `produce`."""
@@ -99,10 +118,10 @@ class Transactions:
         request = TxnOffsetCommitRequest_v3(self.name, member.group, *owner, topics, {})
         await self._ask(request, kind=CoordinationType.GROUP, key=member.group)
 
-    async def commit(self, patience_s: float) -> None:
-        """End the transaction; asks until the outcome is known, for `patience_s`."""
+    async def commit(self) -> None:
+        """End the transaction; asks until the outcome is known, for COMMIT_PATIENCE_S."""
         request = EndTxnRequest_v0(self.name, *self._producer[:2], True)
-        await self._ask(request, patience_s, repeatable=True)
+        await self._ask(request, COMMIT_PATIENCE_S, repeatable=True)
 
     async def _ask(
         self,
@@ -113,7 +132,7 @@ class Transactions:
         key: str | None = None,
     ) -> Any:
         def again(error: BaseException) -> bool:
-            return getattr(error, "errno", None) in BUSY or (repeatable and isinstance(error, SILENT))
+            return error_code(error) in BUSY or (repeatable and isinstance(error, SILENT))
 
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(again),
@@ -134,7 +153,7 @@ class Transactions:
             for code in _codes(answer):
                 raise_for(code, type(request).__name__)
         except errors.KafkaError as error:
-            if getattr(error, "errno", None) != CONCURRENT:
+            if error_code(error) != CONCURRENT:
                 self._coordinators.pop(kind, None)  # it may be another one now
             raise
         return answer

@@ -31,7 +31,7 @@ import numpy as np
 from confluent_kafka import Consumer, TopicPartition
 
 from assetstream.cli.benchmarks import load
-from assetstream.cli.benchmarks.installation import Installation
+from assetstream.cli.benchmarks.installation import Ends, Installation
 from assetstream.cli.benchmarks.report import BenchError, Table, Value
 from assetstream.cli.stack import EmbeddedStack
 from assetstream.streams.batch_writer import Batch, BatchWriter, outgoing_of
@@ -227,7 +227,7 @@ async def _publish(settings: Settings, planned: Load, placed: dict[bytes, int], 
     return Sent(times[:n], times[n:], offsets[:n], offsets[n:], late / 1e6)
 
 
-def _read(settings: Settings, starts: dict[tuple[str, int], int], reading: Event, over: Event) -> Received:
+def _read(settings: Settings, starts: Ends, reading: Event, over: Event) -> Received:
     """Read the outputs as a consumer of read_committed does, and note when each record came."""
     consumer = Consumer(
         settings.kafka(

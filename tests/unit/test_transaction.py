@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -92,7 +92,7 @@ async def opened(broker: Broker) -> Checkpointer:
     return made
 
 
-async def write(broker: Broker, marks: Awaitable[None] | None = None) -> Committed:
+async def write(broker: Broker, marks: Callable[[], Awaitable[None]] | None = None) -> Committed:
     return await (await opened(broker)).write(RECORDS, SOURCES, MEMBER, marks)
 
 
@@ -118,7 +118,7 @@ async def test_marks_are_durable_before_the_end() -> None:
         await asyncio.sleep(0.01)
         before.extend(broker.kinds())
 
-    await write(broker, marks())
+    await write(broker, marks)
     assert before
     assert END not in before
 
@@ -155,7 +155,7 @@ async def test_a_failed_mark_fails_the_checkpoint() -> None:
 
     broker = Broker()
     with pytest.raises(CheckpointFailed):
-        await write(broker, marks())
+        await write(broker, marks)
     assert END not in broker.kinds()
 
 

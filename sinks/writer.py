@@ -40,7 +40,7 @@ from assetstream.models.records import Records
 from assetstream.sinks.batches import combine
 from assetstream.sinks.clickhouse import ClickHouseAway, connect, translate
 from assetstream.sinks.schema import TABLES
-from assetstream.streams import metrics
+from assetstream.streams import faults, metrics
 from assetstream.streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -259,7 +259,9 @@ class PartitionWriter:
                         if time.time() - intended > FRESH_S:
                             await self._commits.commit({self.partition: (first, json.dumps({"to": last}))})
                             intended = time.time()
+                            faults.reach("sink.announced")
                         await self._insert(table, tables[table], first, last)
+                        faults.reach("sink.inserted")
                         del tables[table]
             self._drop(len(messages))
             return True

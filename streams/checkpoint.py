@@ -19,6 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
+from assetstream.streams import faults
 from assetstream.streams.batch_writer import Batch, Outgoing
 from assetstream.streams.connection import Connection, Placed
 from assetstream.streams.membership import Member
@@ -72,10 +73,13 @@ class Checkpointer:
         if not self.is_open:
             raise CheckpointFailed(RuntimeError("not open"), fenced=False)
         began = time.perf_counter()
+        faults.reach("checkpoint.begin")
         try:
             rounds = self._transactions.batches(records)
             placed = await self._write(rounds, sources, member, marks)
+            faults.reach("checkpoint.offsets")
             await self._transactions.commit()
+            faults.reach("checkpoint.committed")
         except BaseException as error:
             await self._transactions.abort()
             raise CheckpointFailed(error, fenced=error_code(error) in FENCED) from error
@@ -94,6 +98,7 @@ class Checkpointer:
             partitions.setdefault(batch.topic, []).append(batch.partition)
         if partitions:
             await self._transactions.add(partitions)
+        faults.reach("checkpoint.added")
         beside: list[Awaitable[Any]] = [self._transactions.add_group(member.group)]
         if marks is not None:
             beside.append(marks())
@@ -102,5 +107,6 @@ class Checkpointer:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+        faults.reach("checkpoint.produced")
         await self._transactions.send_offsets({place: (offset, "") for place, offset in sources.items()}, member)
         return results[0]  # type: ignore[return-value]

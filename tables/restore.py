@@ -15,6 +15,7 @@ import structlog
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from assetstream.streams import faults
 from assetstream.streams.settings import Settings
 from assetstream.tables.changelog import ChangelogError
 from assetstream.tables.snapshot import Snapshot
@@ -65,6 +66,7 @@ def restore(
     """
     if not stores:
         return
+    faults.reach("restore.begin")
     tps = [TopicPartition(topic, p) for p in stores]
     begins = offsets(settings, dict.fromkeys(tps, OffsetSpec.earliest()), True)
     ends = offsets(settings, dict.fromkeys(tps, OffsetSpec.latest()), True)
@@ -85,6 +87,7 @@ def restore(
     tails.write(stores)
     for store in stores.values():
         store.rebuild()
+    faults.reach("restore.end")
 
 
 def _from_snapshot(store: Store, snapshot: Snapshot, where: str, begin: int, progress: Progress) -> None:
@@ -175,6 +178,7 @@ def _from_kafka(
                     where = f"{topic}-{p} at offset {message.offset()}"
                     progress.rows += stores[p].apply(message.value(), message.offset(), where)
                     progress.records += 1
+                    faults.reach("restore.record")
                     tails.add(p, message.offset(), message.value(), stores)
                     deadline = time.monotonic() + STUCK_S
                 elif error.code() == KafkaError._PARTITION_EOF:

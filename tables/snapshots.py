@@ -14,6 +14,7 @@ import structlog
 from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from assetstream.streams import faults
 from assetstream.streams.settings import Settings
 from assetstream.tables.snapshot import Snapshot
 
@@ -85,7 +86,9 @@ class Snapshots:
         try:
             # RocksDB's Python binding holds the interpreter's lock while it writes, so it gets a little at a time.
             for part in _portions(records):
+                faults.reach("snapshot.begin")
                 snapshot.append(part, part[-1][0] + 1, first)
+                faults.reach("snapshot.written")
                 first = None
         except Exception as error:
             # A full disk must not stop the worker: the log is the truth. The folder is given up until the next restart.

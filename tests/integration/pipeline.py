@@ -31,10 +31,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from assetstream.cli.init import init_all
 from assetstream.cli.lag import lags
 from assetstream.models.market import Message
+from assetstream.models.reference import SEVERITIES, Reference, Rejected, level_of, read
 from assetstream.sinks.clickhouse import connect
 from assetstream.streams import processes
 from assetstream.streams.settings import PREFIX, Settings
-from tests.reference import SEVERITIES, Reference, Rejected, level_of, read
 
 #: deadlines are for tests that would hang, not for slow machines
 READY_S = 240

@@ -11,6 +11,7 @@ import pytest
 
 from assetstream.cli.stack import EmbeddedStack
 from assetstream.models.market import Message, market
+from assetstream.models.reference import ONE, plain, timestamp
 from tests.integration.pipeline import (
     Check,
     Pipeline,
@@ -21,7 +22,6 @@ from tests.integration.pipeline import (
     rows,
     wait_until,
 )
-from tests.reference import ONE, plain, timestamp
 
 MESSAGES, USERS, SYMBOLS, SEED, BAD = 200_000, 40, 12, 20260302, 0.02
 HOUR = 3_600_000_000

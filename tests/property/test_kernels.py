@@ -18,6 +18,7 @@ from assetstream.models.marks import apply_marks
 from assetstream.models.outputs import INPUTS, Account, AlertType, Code, Level, Subject
 from assetstream.models.prices import apply_prices
 from assetstream.models.records import Records, records_of
+from assetstream.models.reference import Reference, plain, timestamp
 from assetstream.models.rows import TRADED
 from assetstream.models.state import (
     PERSISTED,
@@ -31,7 +32,6 @@ from assetstream.models.state import (
 )
 from assetstream.models.updates import collect_updates
 from assetstream.models.verdicts import Verdict
-from tests.reference import Reference, plain, timestamp
 
 NOW_MS = 1_800_000_000_000
 SKEW_US = 3600 * 10**6

@@ -12,7 +12,7 @@ from itertools import islice
 import pytest
 
 from assetstream.models.market import START, Message, market
-from tests.reference import Reference
+from assetstream.models.reference import Reference
 
 NOW_MS = int(START.timestamp() * 1000) + 30 * 86_400_000
 

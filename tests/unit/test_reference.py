@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.reference import BOUND, ONE, Reference, divide, plain, quote_of, times
+from assetstream.models.reference import BOUND, ONE, Reference, divide, plain, quote_of, times
 
 NOON = "2026-03-02T12:00:00Z"  # a Monday
 NOON_MS = 1_772_452_800_000
@@ -631,6 +631,34 @@ def test_duplicates_are_told_by_meaning(desk: Desk) -> None:
 def test_a_rejected_id_is_not_remembered(desk: Desk) -> None:
     assert desk.put("trades", quantity="1e20") == "out_of_range"
     assert desk.put("trades") == "applied"
+
+
+def test_ids_are_remembered_per_topic_and_partition_up_to_the_memory() -> None:
+    desk = Desk(id_memory=2)
+    assert [desk.put("trades", trade_id=each) for each in "abab"] == ["applied", "applied", "duplicate", "duplicate"]
+    assert desk.put("transactions", transaction_id="a") == "applied"
+    assert [desk.put("trades", trade_id=each) for each in "cba"] == [
+        "applied",
+        "duplicate",
+        "applied",
+    ]  # a was forgotten
+    assert desk.put("trades", trade_id="c", quantity="2") == "conflict"
+    trade = json.dumps({**TRADE, "trade_id": "c"}).encode()
+    assert desk.model.feed("trades", 4, 0, NOON_MS + MONTH_MS, b"u", trade) == "applied"
+
+
+def test_portfolios_may_be_valued_at_the_end() -> None:
+    one, two = Desk(), Desk(judging=False)
+    for desk in (one, two):
+        desk.put("prices", price="3")
+        desk.put("risk_limits", max_portfolio_value="1")
+        desk.put("trades")
+    assert [a["severity"] for a in one.model.alerts] == ["CRITICAL"]
+    assert two.model.alerts == []
+    assert two.model.portfolios["u", "p"].gross_exposure == 0
+    two.model.value_all()
+    assert two.model.update("u", "p") == one.model.update("u", "p")
+    assert two.model.portfolios["u", "p"].gross_exposure == 3 * ONE
 
 
 def test_the_last_of_a_repeated_key_counts(desk: Desk) -> None:

@@ -1,7 +1,8 @@
-"""A plain model of docs/interface.md, sections 1–5, that the kernels and the whole pipeline are held against.
+"""A plain model of docs/interface.md, sections 1–5: what the kernels and the whole pipeline are held against, by the
+tests and, in a running installation, by `assetstream check`.
 
-Standard library only, exact integers and `Fraction`s, one message at a time, nothing shared with the code
-under test. Money is an int in units of 10^-18. Of section 5 it books DEPOSIT, WITHDRAWAL and FEE with status
+Standard library only, exact integers and decimals, one message at a time, nothing shared with the code it
+judges. Money is an int in units of 10^-18. Of section 5 it books DEPOSIT, WITHDRAWAL and FEE with status
 COMPLETED; every other type or status is `unsupported`.
 
 Where the interface is silent, the readings taken are marked "Reading:".
@@ -12,11 +13,12 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from fractions import Fraction
+from decimal import Decimal
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 ONE = 10**18
@@ -74,7 +76,7 @@ def times(a: int, b: int) -> int:
 def plain(units: int) -> str:
     """Units of 10^-18 as the interface writes them: "1.5", "-0.25", "0"."""
     whole, fraction = divmod(abs(units), ONE)
-    text = f"{whole}.{fraction:018d}".rstrip("0").rstrip(".")
+    text = f"{whole}.{fraction:018d}".rstrip("0") if fraction else str(whole)
     return f"-{text}" if units < 0 else text
 
 
@@ -144,20 +146,21 @@ def _one_of(*names: str) -> Callable[[Any], str]:
     return rule
 
 
-def _any_amount(value: Any) -> Fraction:
+def _any_amount(value: Any) -> Decimal:
+    """Exact: making a `Decimal` of a text never rounds, and here none is reckoned with."""
     if not isinstance(value, str) or len(value) > 64 or not DECIMAL.fullmatch(value):
         raise Broken("not a decimal")
-    return Fraction(value)
+    return Decimal(value)
 
 
-def _positive(value: Any) -> Fraction:
+def _positive(value: Any) -> Decimal:
     amount = _any_amount(value)
     if amount <= 0:
         raise Broken("not above zero")
     return amount
 
 
-def _not_negative(value: Any) -> Fraction:
+def _not_negative(value: Any) -> Decimal:
     amount = _any_amount(value)
     if amount < 0:
         raise Broken("below zero")
@@ -206,13 +209,14 @@ def _object(value: Any) -> dict[str, Any]:
     return value
 
 
-def _asset_limits(value: Any) -> dict[str, Fraction]:
+def _asset_limits(value: Any) -> dict[str, Decimal]:
     """Reading: a limit of null is one that isn't there."""
     return {_asset(k): _positive(v) for k, v in _object(value).items() if v is not None}
 
 
 def _metadata(value: Any) -> dict[str, str]:
-    return {_string(k): _string(v) for k, v in _object(value).items()}
+    """By name, so that messages that say the same are written the same."""
+    return {_string(k): _string(v) for k, v in sorted(_object(value).items())}
 
 
 def _counterparty(value: Any) -> tuple[str, str]:
@@ -246,7 +250,7 @@ SCHEMAS: dict[str, dict[str, Rule]] = {
         "side": Rule(_one_of("BUY", "SELL")),
         "quantity": Rule(_positive),
         "price": Rule(_positive),
-        "fee": _optional(_any_amount, Fraction(0)),
+        "fee": _optional(_any_amount, Decimal(0)),
         "executed_at": Rule(_instant),
         "order_id": _optional(_id),
         "broker": _optional(_string),
@@ -292,7 +296,7 @@ SCHEMAS: dict[str, dict[str, Rule]] = {
         "asset": Rule(_asset),
         "amount": Rule(_any_amount),
         "occurred_at": Rule(_instant),
-        "fee": _optional(_not_negative, Fraction(0)),
+        "fee": _optional(_not_negative, Decimal(0)),
         "counterparty": _optional(_counterparty),
         "to_asset": _optional(_asset),
         "rate": _optional(_positive),
@@ -318,6 +322,9 @@ STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def _nesting(text: str) -> int:
+    """How deep the brackets lie in one another; 0 where there are too few to lie too deep."""
+    if text.count("[") + text.count("{") <= MAX_NESTING:
+        return 0
     depth = deepest = 0
     for bracket in re.findall(r"[\[\]{}]", STRINGS.sub("", text)):
         depth += 1 if bracket in "[{" else -1
@@ -329,6 +336,9 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+JSON = json.JSONDecoder(parse_float=Number, parse_int=Number, parse_constant=_no_constant)
+
+
 def parse(value: bytes | None) -> dict[str, Any]:
     """The message as a JSON object with numbers kept as their digits; raises Rejected("malformed")."""
     if not value:
@@ -337,7 +347,7 @@ def parse(value: bytes | None) -> dict[str, Any]:
         text = value.decode("utf-8")
         if _nesting(text) > MAX_NESTING:
             raise ValueError("nested too deeply")
-        message = json.loads(text, parse_float=Number, parse_int=Number, parse_constant=_no_constant)
+        message = JSON.decode(text)
         # Reading: an escaped lone surrogate is no text, so the message is no JSON of Unicode characters.
         if "\\u" in text:
             json.dumps(message, ensure_ascii=False).encode("utf-8")
@@ -373,7 +383,9 @@ def read(
         raise Rejected("invalid", f"{own_time}: in the future")
     if topic == "transactions":
         _check_transaction(message)
-    message = {name: _units(name, given) for name, given in message.items()}
+    for name, given in message.items():
+        if isinstance(given, (Decimal, dict)):
+            message[name] = _units(name, given)
     if topic == "trades" and times(message["quantity"], message["price"]) >= BOUND:
         raise Rejected("out_of_range", "quantity: notional of 10^20 or more")
     # Reading: what a withdrawal takes, amount + fee, is a resulting amount that needs no state.
@@ -399,12 +411,13 @@ def _units(name: str, value: Any) -> Any:
     """Decimals of a field in units of 10^-18; raises Rejected("out_of_range")."""
     if isinstance(value, dict):
         return {key: _units(name, inner) for key, inner in value.items()}
-    if not isinstance(value, Fraction):
+    if not isinstance(value, Decimal):
         return value
-    units = value * ONE
-    if units.denominator != 1 or abs(units) >= BOUND:
+    numerator, denominator = value.as_integer_ratio()
+    units, rest = divmod(numerator * ONE, denominator)
+    if rest or abs(units) >= BOUND:
         raise Rejected("out_of_range", f"{name}: more than 18 decimals or 10^20 or more")
-    return int(units)
+    return units
 
 
 def level_of(value: int, limit: int | None) -> int:
@@ -543,11 +556,23 @@ class Portfolio:
 
 
 class Reference:
-    """The service, one message at a time, in the order in which `feed` gets them."""
+    """The service, one message at a time, in the order in which `feed` gets them.
 
-    def __init__(self, base_currency: str = "USD", max_future_skew_s: int = 3600) -> None:
+    id_memory  how many ids are remembered of each input topic and partition
+    judging    portfolios are valued and judged message by message; else when `value_all` is called, without alerts
+    """
+
+    def __init__(
+        self,
+        base_currency: str = "USD",
+        max_future_skew_s: int = 3600,
+        id_memory: int = 1_000_000,
+        judging: bool = True,
+    ) -> None:
         self.base_currency = base_currency
         self.max_future_skew_s = max_future_skew_s
+        self.id_memory = id_memory
+        self.judging = judging
         self.fills: list[dict[str, Any]] = []
         self.alerts: list[dict[str, Any]] = []
         self.dead_letters: list[dict[str, Any]] = []
@@ -559,7 +584,8 @@ class Reference:
         self.latest: dict[str, Price] = {}
         self.marks: dict[str, Price] = {}
         self._available: dict[tuple[str, str, str], int] = {}
-        self._bodies: dict[tuple[str, ...], dict[str, Any]] = {}
+        #: by (topic, partition): what was said under each remembered id, the oldest first
+        self._bodies: dict[tuple[str, int], OrderedDict[tuple[str, ...], bytes]] = {}
         #: positions whose valuation looked at a symbol's mark, found or not
         self._watchers: dict[str, dict[Position, None]] = {}
 
@@ -612,6 +638,13 @@ class Reference:
             self._total(portfolio)
             self._judge(portfolio, [symbol] if own else [], as_of, mark.source)
 
+    def value_all(self) -> None:
+        """Value every portfolio with the marks as they are now; judges nothing."""
+        for portfolio in self.portfolios.values():
+            for position in portfolio.positions.values():
+                self._value(position)
+            self._total(portfolio)
+
     def update(self, user_id: str, portfolio_id: str) -> dict[str, Any]:
         """The current valuation as `portfolio_updates` has it, without `sequence`."""
         p = self.portfolios[user_id, portfolio_id]
@@ -658,9 +691,9 @@ class Reference:
     # -------------------------------------------------------------------------------------- the topics
 
     def _trades(self, m: dict[str, Any], source: Source) -> str:
-        identity = ("trade", m["user_id"], m["trade_id"])
-        seen = self._bodies.get(identity)
-        if seen == m:
+        identity, body = (m["user_id"], m["trade_id"]), _body(m)
+        seen = self._seen(source).get(identity)
+        if seen == body:
             return "duplicate"
         portfolio = self.portfolios.get((m["user_id"], m["portfolio_id"]))
         position = portfolio.positions.get(m["symbol"]) if portfolio else None
@@ -674,7 +707,7 @@ class Reference:
         if position and position.currency != m["currency"]:
             raise Rejected("currency_mismatch", f"currency: the position is in {position.currency}")
 
-        self._bodies[identity] = m
+        self._remember(source, identity, body)
         at = m["executed_at"]
         portfolio = self._portfolio(m, at)
         if position is None:
@@ -696,9 +729,10 @@ class Reference:
                 **source.columns(),
             }
         )
-        self._value(position)
-        self._total(portfolio)
-        self._judge(portfolio, [m["symbol"]], at, source)
+        if self.judging:
+            self._value(position)
+            self._total(portfolio)
+            self._judge(portfolio, [m["symbol"]], at, source)
         return "applied"
 
     def _prices(self, m: dict[str, Any], source: Source) -> str:
@@ -722,14 +756,15 @@ class Reference:
             return "ignored"
         portfolio = self._portfolio(m, m["updated_at"])
         portfolio.limits = m
-        self._total(portfolio)
-        self._judge(portfolio, portfolio.positions, m["updated_at"], source)
+        if self.judging:
+            self._total(portfolio)
+            self._judge(portfolio, portfolio.positions, m["updated_at"], source)
         return "applied"
 
     def _transactions(self, m: dict[str, Any], source: Source) -> str:
-        identity = ("transaction", m["user_id"], m["transaction_id"], m["status"])
-        seen = self._bodies.get(identity)
-        if seen == m:
+        identity, body = (m["user_id"], m["transaction_id"], m["status"]), _body(m)
+        seen = self._seen(source).get(identity)
+        if seen == body:
             return "duplicate"
         account = (m["user_id"], m["wallet_id"], m["asset"])
         available = self._available.get(account, 0)
@@ -741,7 +776,7 @@ class Reference:
         if seen is not None:
             raise Rejected("conflict", "transaction_id: seen before with another body")
 
-        self._bodies[identity] = m
+        self._remember(source, identity, body)
         self._available[account] = available if refused else available + moved
         self.outcomes.append(
             {
@@ -765,6 +800,15 @@ class Reference:
             }
         )
         return "applied"
+
+    def _seen(self, source: Source) -> OrderedDict[tuple[str, ...], bytes]:
+        return self._bodies.setdefault(source[:2], OrderedDict())
+
+    def _remember(self, source: Source, identity: tuple[str, ...], body: bytes) -> None:
+        seen = self._seen(source)
+        if len(seen) >= self.id_memory:
+            seen.popitem(last=False)
+        seen[identity] = body
 
     # --------------------------------------------------------------------------- portfolios and levels
 
@@ -941,6 +985,11 @@ class Reference:
                 "reason": rejected.reason,
             }
         )
+
+
+def _body(m: dict[str, Any]) -> bytes:
+    """Stands for all that a message says: memory for a million of them, not of what they said."""
+    return blake2b(repr(m).encode(), digest_size=16).digest()
 
 
 def _postings(m: dict[str, Any]) -> list[tuple[str, int]]:

@@ -27,6 +27,9 @@ T = TypeVar("T")
 TIMEOUT_S = 10.0
 SERVED_TIMEOUT_S = 30.0
 
+#: what a topic of three replicas or more is made with, else the broker's default holds: what is acknowledged then
+#: survives a broker, and the topic can still be written to while one is away
+REPLICATED = {"min.insync.replicas": "2"}
 #: what data already written depends on: never changed behind the operator's back
 STRUCTURE = ("cleanup.policy", "message.timestamp.type")
 AWAY = (
@@ -146,7 +149,8 @@ class Admin:
 
     def create(self, wanted: list[TopicSpec], replication_factor: int) -> None:
         """Makes topics; one that somebody else made meanwhile is no error."""
-        topics = [NewTopic(s.name, s.partitions, replication_factor, config=s.config) for s in wanted]
+        more = REPLICATED if replication_factor >= 3 else {}
+        topics = [NewTopic(s.name, s.partitions, replication_factor, config=s.config | more) for s in wanted]
         with self.answering():
             for future in self.client.create_topics(topics, request_timeout=TIMEOUT_S).values():
                 try:

@@ -84,6 +84,7 @@ class Transactions:
     async def abort(self) -> None:
         """After an error: `init`, so that readers need not wait for the timeout; `is_open`: whether it went well."""
         self.is_open = False
+        self._coordinators.clear()  # whatever failed, the other may have been on the same broker
         try:
             await asyncio.wait_for(self.init(), ABORT_PATIENCE_S)
         except (errors.KafkaError, OSError, TimeoutError) as error:

@@ -10,10 +10,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from assetstream.agents.halts import Broken, Trouble
 from assetstream.models import state as states
 from assetstream.models.decode import MarkBatch
 from assetstream.models.marks import apply_marks
@@ -33,6 +34,7 @@ class Work:
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # (topic, result)
     oldest: dict[str, int] = field(default_factory=dict)  # by topic: Kafka timestamp (ms) of the first record taken
+    verdicts: list[tuple[str, np.ndarray]] = field(default_factory=list)  # (topic, of each record), batch by batch
     rejected: list[Rejected] = field(default_factory=list)
     fills: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # (TradeBatch, FILL rows)
     alerts: list[np.ndarray] = field(default_factory=list)  # ALERT rows
@@ -54,17 +56,30 @@ class PartitionCut(NamedTuple):
 
 class Partition:
     """What account and price partitions have in common. By topic (plain name): `next` is the offset to be sent next,
-    `waiting` the records that came and wait to be taken, all together.
+    `waiting` the records that came and wait to be taken, all together. `is_broken`: a kernel broke on it, and a fresh
+    one has its place; that one is `mending`, and takes nothing, until it is restored.
     """
 
     inputs: tuple[str, ...]
     changelog: str
 
-    def __init__(self, number: int, settings: Settings, store: Store) -> None:
-        self.number, self.settings, self.store = number, settings, store
+    def __init__(self, number: int, settings: Settings) -> None:
+        self.number, self.settings = number, settings
+        self.store = self._new_store()
         self.next: dict[str, int] = {}
         self.waiting: dict[str, list[Records]] = {}
+        self.trouble = Trouble()
+        self.is_broken = self.mending = False
         self.forget_work()
+
+    def _new_store(self) -> Store:
+        raise NotImplementedError
+
+    def afresh(self) -> Self:
+        """The same partition, empty as before a restore; what is known to be wrong with it stays known."""
+        fresh = type(self)(self.number, self.settings)
+        fresh.trouble = self.trouble
+        return fresh
 
     def forget_work(self) -> None:
         """Drop what is not committed; the store's rows must be dropped or restored with it."""
@@ -82,18 +97,31 @@ class Partition:
         self.due = True
 
     def take_waiting(self, take: Callable[[str, Partition, Records], None]) -> None:
-        """Have all that waits taken, in the order in which its topics came."""
+        """Have all that waits taken, in the order in which its topics came. Raises Broken when a kernel breaks."""
         while self.waiting:
             topic = next(iter(self.waiting))
             runs = [run for run in self.waiting.pop(topic) if run.n]
             if runs:
-                take(topic, self, joined(runs))
+                for records, skipped in self.trouble.pieces(topic, joined(runs)):
+                    self._take(topic, records, skipped, take)
             states.set_applied(self.store.state, self.inputs.index(topic), self.next[topic] - 1)
+
+    def _take(
+        self, topic: str, records: Records, skipped: str | None, take: Callable[[str, Partition, Records], None]
+    ) -> None:
+        if skipped is not None:
+            self.account_for(topic, records, np.array([Verdict.SKIPPED], np.uint8), {0: skipped})
+            return
+        try:
+            take(topic, self, records)
+        except Exception as error:
+            raise Broken(topic, int(records.offset[0]) if records.n == 1 else None, error) from error
 
     def account_for(self, topic: str, records: Records, verdict: np.ndarray, details: dict[int, str]) -> None:
         """Count a batch's records by what became of them, and set the rejected aside."""
         work = self.work
         work.oldest.setdefault(topic, int(records.timestamp[0]))
+        work.verdicts.append((topic, verdict))
         for value, n in enumerate(np.bincount(verdict)):
             if n:
                 work.counts[topic, Verdict(value).reason] += int(n)
@@ -123,10 +151,9 @@ class AccountPartition(Partition):
     inputs = topics.ACCOUNT_INPUTS
     changelog = topics.ACCOUNT_CHANGELOG
 
-    def __init__(self, number: int, settings: Settings) -> None:
-        base = settings.base_currency.encode()
-        new = lambda: states.new_account_state(base, settings.id_memory)  # noqa: E731
-        super().__init__(number, settings, Store(new, tuple(states.PERSISTED), states.rebuild))
+    def _new_store(self) -> Store:
+        base, memory = self.settings.base_currency.encode(), self.settings.id_memory
+        return Store(lambda: states.new_account_state(base, memory), tuple(states.PERSISTED), states.rebuild)
 
     def take_marks(self, batch: MarkBatch) -> None:
         """Revalue with marks and check limits, one mark after the other."""
@@ -153,6 +180,5 @@ class PricePartition(Partition):
     inputs = ("prices",)
     changelog = topics.PRICE_CHANGELOG
 
-    def __init__(self, number: int, settings: Settings) -> None:
-        store = Store(states.new_price_state, tuple(states.PRICE_PERSISTED), states.rebuild)
-        super().__init__(number, settings, store)
+    def _new_store(self) -> Store:
+        return Store(states.new_price_state, tuple(states.PRICE_PERSISTED), states.rebuild)

@@ -18,6 +18,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import faust
+import numpy as np
 import structlog
 from aiokafka.errors import IllegalStateError, KafkaError
 from confluent_kafka import KafkaException, TopicPartition
@@ -25,19 +26,24 @@ from confluent_kafka.admin import OffsetSpec
 from faust.types import TP
 
 from assetstream.agents.counting import count_checkpoint
+from assetstream.agents.halts import Broken
 from assetstream.agents.outputs import Publication, Publisher
 from assetstream.agents.partition import AccountPartition, Partition, PartitionCut, PricePartition
 from assetstream.agents.prices import take_prices
+from assetstream.agents.rejections import Rejections
 from assetstream.agents.risk_limits import take_risk_limits
 from assetstream.agents.trades import take_trades
 from assetstream.agents.transactions import take_transactions
 from assetstream.models.decode import decode_marks
 from assetstream.models.records import Records, records_of
-from assetstream.streams import membership, metrics, topics
+from assetstream.models.verdicts import Verdict
+from assetstream.streams import faults, membership, metrics, operations, outages, topics
+from assetstream.streams.admin import BrokerAway
 from assetstream.streams.app import crash, make_app, raw_topic
 from assetstream.streams.checkpoint import Checkpointer, CheckpointFailed, Committed
 from assetstream.streams.connection import Connection
 from assetstream.streams.marks import MarkFollower, MarkPublisher
+from assetstream.streams.reading import Unreadable
 from assetstream.streams.settings import Settings
 from assetstream.streams.transport import Run, Stalls
 from assetstream.tables.restore import Progress, Superseded, offsets, restore
@@ -59,6 +65,8 @@ PRICES_MS = 200
 GAUGES_S, SIZES = 1.0, ("portfolios", "positions", "balances", "trade_ids", "transaction_ids")
 #: how long a worker that is asked to stop waits for its last checkpoint
 LAST_PATIENCE_S = 5
+#: how often we look whether an operator has skipped what a partition halts before
+OPERATORS_S = 2.0
 #: a gap that a seek back hasn't closed after this is looked into
 GAP_PATIENCE_S = 5
 #: checkpoints after which analytics go to the next partition of their topic, so that any number of sinks share them
@@ -67,6 +75,8 @@ ANALYTICS_TURN = 64
 
 #: offsets by (topic, partition)
 Offsets = dict[tuple[str, int], int]
+#: what operators did, by key
+Deeds = dict[str, dict[str, Any]]
 
 
 class RecordsLost(RuntimeError):
@@ -100,6 +110,7 @@ class Worker:
         self._connection = Connection(settings)
         self._checkpointer = Checkpointer(self._connection, settings.group("agents"))
         self._publisher = Publisher(settings)
+        self._rejections = Rejections(settings)
         self._snapshots = Snapshots(settings)
         self._follower = MarkFollower(settings, self._marks_arrived)
         self._marks = MarkPublisher(self._connection, settings)
@@ -143,6 +154,7 @@ class Worker:
             self._mark_tick,
             self._gauges,
             self._seek_what_was_dropped,
+            self._obey_operators,
             self._stop_with_faust,
         )
         for loop in forever:
@@ -189,6 +201,9 @@ class Worker:
             missing.append("partitions to be assigned")
         elif self.assigned - self.ready:
             missing.append(f"{len(self.assigned - self.ready)} partitions to be restored")
+        for partition in self._mine():
+            is_prices = isinstance(partition, PricePartition)
+            missing.extend(partition.trouble.lines(partition.number, is_prices, partition.mending))
         return missing
 
     def _close(self) -> None:
@@ -202,11 +217,9 @@ class Worker:
             try:
                 await self._connection.know(self.settings.topic(name) for name in (*topics.OUTPUTS, *topics.INTERNAL))
                 await self._checkpointer.open()
-                metrics.BROKER_DOWN.set(0)
                 return
             except (KafkaError, OSError) as error:
-                metrics.BROKER_DOWN.set(1)
-                log.warning("Kafka does not answer, trying again", error=str(error), pause_s=pause)
+                outages.try_again("Kafka opens no transaction", repr(error), pause)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 10)
 
@@ -246,9 +259,11 @@ class Worker:
         while number in self.assigned - self.ready and self.epoch == epoch and not self._stopping.is_set():  # noqa: ASYNC110
             await asyncio.sleep(0.005)  # one wait per assignment; an event per partition says no more
         partition = self._partition(name, number)
-        if self.epoch != epoch or partition is None or self._stopping.is_set():
+        if self.epoch != epoch or partition is None or partition.mending or self._stopping.is_set():
             return  # not ours any more; whoever has it starts from what is committed
         expected = partition.next[name]
+        if (halt := partition.trouble.halts.get(name)) is not None:
+            run = run.before(halt.offset)
         if run.ends <= expected:
             return
         if run.begins > expected:
@@ -268,11 +283,15 @@ class Worker:
         """Everything that came: few large batches cost much less than many small ones."""
         self._waiting = 0
         for partition in self._mine():
-            partition.take_waiting(self._handle)
+            try:
+                partition.take_waiting(self._handle)
+            except Broken as error:
+                self._broke(partition, error)
 
     def _handle(self, name: str, partition: Partition, records: Records) -> None:
         metrics.BATCH_SIZE.labels(name).observe(records.n)
         self._handlers[name](partition, records)
+        faults.break_at(records)
 
     async def _have_room(self, epoch: int) -> None:
         room = self.app.consumer.room
@@ -331,8 +350,12 @@ class Worker:
         fresh, self._fresh_marks = self._fresh_marks, {}
         batch = decode_marks(records_of(self.settings.topic(topics.MARKS), 0, list(fresh.items())))
         metrics.MARKS.inc(len(fresh))
-        for number in self.ready & self.accounts.keys():
-            self.accounts[number].take_marks(batch)
+        for account in [self.accounts[number] for number in self.ready & self.accounts.keys()]:
+            try:
+                if not account.mending:
+                    account.take_marks(batch)
+            except Exception as error:
+                self._broke(account, error)
 
     async def _mark_tick(self) -> None:
         """Updates that only marks caused come at their own pace."""
@@ -352,7 +375,10 @@ class Worker:
             await asyncio.sleep(GAUGES_S)
             if self.member is None:
                 continue
+            metrics.PAUSED.clear()
             for partition in self._mine():
+                for name in partition.trouble.halts:
+                    metrics.PAUSED.labels(name, partition.number).set(1)
                 for name, following in partition.next.items():
                     with suppress(IllegalStateError, AssertionError):  # aiokafka's, for what is not assigned any more
                         end = self.app.consumer.highwater(TP(self.settings.topic(name), partition.number)) or 0
@@ -370,6 +396,8 @@ class Worker:
             for partition, (name, following) in [(p, each) for p in ready for each in p.next.items()]:
                 if self.epoch != epoch:
                     break
+                if name in partition.trouble.halts:
+                    continue
                 tp = TP(self.settings.topic(name), partition.number)
                 with suppress(IllegalStateError, AssertionError):  # aiokafka's, for what is not assigned any more
                     end = self.app.consumer.highwater(tp) or 0
@@ -378,6 +406,53 @@ class Worker:
                             "records wait but do not come, seeking back", topic=tp.topic, partition=tp.partition
                         )
                         await self.app.consumer.seek(tp, following)
+
+    # -- partitions that break ----------------------------------------------------------------------------------------
+
+    def _broke(self, partition: Partition, error: Exception) -> None:
+        """A kernel broke on it, so its state says nothing any more: restore it, it alone. See `agents/halts.py`."""
+        broken = error if isinstance(error, Broken) else None
+        where = {"topic": broken.topic, "offset": broken.offset} if broken else {}
+        log.error("a kernel broke, restoring its partition", partition=partition.number, **where, exc_info=error)
+        partition.trouble.note(error, partition.next)
+        partition.is_broken = True
+        fresh = partition.afresh()
+        fresh.mending = True
+        if isinstance(fresh, AccountPartition):
+            self.accounts[fresh.number] = fresh
+        elif isinstance(fresh, PricePartition):
+            self.prices[fresh.number] = fresh
+        self._count_ready()
+        self._spawn(self._mend(fresh))
+
+    async def _mend(self, partition: Partition) -> None:
+        epoch = self.epoch
+        async with self._cutting, self._writing:
+            pass  # what was cut of it before is in the log, or never will be
+        await self._load(epoch, partition.trouble.pause_s, [partition])
+
+    async def _obey_operators(self) -> None:
+        """A topic that halts before a poisonous record goes on when an operator has put its skip on the record."""
+        while True:
+            await asyncio.sleep(OPERATORS_S)
+            halted = [partition for partition in self._mine() if partition.trouble.halts and not partition.mending]
+            if not halted:
+                continue
+            epoch = self.epoch
+            try:
+                deeds = await asyncio.to_thread(operations.read, self.settings)
+            except (BrokerAway, KafkaException, Unreadable) as error:
+                log.warning("can't read what operators did, trying again", error=str(error))
+                continue
+            for partition in halted:
+                if self.epoch == epoch and not partition.mending:
+                    await self._go_on(partition, deeds)
+
+    async def _go_on(self, partition: Partition, deeds: Deeds) -> None:
+        for name in partition.trouble.obey(partition.number, deeds):
+            offset, why = partition.trouble.skips[name]
+            log.warning("skipping a record", topic=name, partition=partition.number, offset=offset, why=why)
+            await self.app.consumer.seek(TP(self.settings.topic(name), partition.number), partition.next[name])
 
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
@@ -425,14 +500,39 @@ class Worker:
         with_prices = last or now >= self._prices_written_ms + PRICES_MS
         if with_prices:
             self._prices_written_ms = now
-        cuts = [cut for p in self._mine(with_prices) if (cut := p.cut(now)) is not None]
+        cuts = [cut for p in self._mine(with_prices) if (cut := self._cut_of(p, now)) is not None]
         self._in_hand = 0
         self._drained.set()
-        if not cuts:
+        if cuts:
+            cuts, made = self._publication(cuts)
+        return _Checkpoint(cuts, made, self.member, with_prices, self._lives) if cuts else None
+
+    def _cut_of(self, partition: Partition, now_ms: int) -> PartitionCut | None:
+        try:
+            return partition.cut(now_ms)
+        except Exception as error:
+            self._broke(partition, error)
             return None
+
+    def _publication(self, cuts: list[PartitionCut]) -> tuple[list[PartitionCut], Publication]:
+        """What is to be published of the cuts, without those of partitions that break it."""
         turn = (self._cuts // ANALYTICS_TURN) % self.settings.partitions
         self._cuts += 1
-        return _Checkpoint(cuts, self._publisher.publication(cuts, turn), self.member, with_prices, self._lives)
+        try:
+            return cuts, self._publisher.publication(cuts, turn)
+        except Exception:
+            sound = [cut for cut in cuts if self._is_publishable(cut)]
+            if len(sound) == len(cuts):
+                raise  # it is none of the partitions
+            return sound, self._publisher.publication(sound, turn)
+
+    def _is_publishable(self, cut: PartitionCut) -> bool:
+        try:
+            self._publisher.publication([cut], 0)
+        except Exception as error:
+            self._broke(cut.partition, error)
+            return False
+        return True
 
     async def _write(self, checkpoint: _Checkpoint) -> None:
         try:
@@ -460,7 +560,18 @@ class Worker:
             records = list(zip(chain(*committed.placed[key]), made.changelog[key], strict=True))
             obsolete = cut.partition.store.written(cut.changes, [(o, len(v)) for o, v in records])
             self._snapshots.add(*key, records, obsolete)
+            if not cut.partition.is_broken:
+                cut.partition.trouble.committed(
+                    {
+                        name: cut.sources[self.settings.topic(name), cut.partition.number]
+                        for name in cut.partition.inputs
+                    }
+                )
+            for topic, verdict in cut.work.verdicts:
+                rejected = np.flatnonzero(verdict >= Verdict.MALFORMED)
+                self._rejections.saw(topic, cut.partition.number, len(verdict), rejected)
         count_checkpoint(cuts, committed)
+        self._rejections.check()
 
     def _start_over(self, error: CheckpointFailed) -> None:
         """A checkpoint did not commit: what is in memory is worth nothing. Restore what is committed, and go on."""
@@ -481,8 +592,8 @@ class Worker:
         """New, empty partitions in place of the old: a restore still at work on those does no harm."""
         self.ready = set()
         self._lives += 1
-        self.accounts = {number: AccountPartition(number, self.settings) for number in self.accounts}
-        self.prices = {number: PricePartition(number, self.settings) for number in self.prices}
+        self.accounts = {number: account.afresh() for number, account in self.accounts.items()}
+        self.prices = {number: prices.afresh() for number, prices in self.prices.items()}
         self._in_hand = self._waiting = 0
         self._drained.set()
 
@@ -521,33 +632,47 @@ class Worker:
         log.info("assigned", partitions=sorted(self.assigned), epoch=self.epoch)
         self._spawn(self._load(self.epoch))
 
-    async def _load(self, epoch: int, pause: float = 0.0) -> None:
-        """Restore the assigned partitions, set the input positions, take the current marks; then they are ready."""
+    async def _load(self, epoch: int, pause: float = 0.0, some: list[Partition] | None = None) -> None:
+        """Restore partitions (None: all that are assigned), set their input positions, take the current marks; then
+        they are ready.
+        """
         await asyncio.sleep(pause)
         began = time.monotonic()
         async with self._loading:
+            loaded = [*self._mine()] if some is None else some
             while self.epoch == epoch:
                 try:
                     if not self._checkpointer.is_open:
                         await self._open_producer()
-                    await asyncio.to_thread(self._restore, epoch)
-                    begins = await asyncio.to_thread(self._input_offsets, OffsetSpec.earliest())
-                    ends = await asyncio.to_thread(self._input_offsets, OffsetSpec.latest())
+                    await asyncio.to_thread(self._restore, epoch, loaded)
+                    begins = await asyncio.to_thread(self._input_offsets, loaded, OffsetSpec.earliest())
+                    ends = await asyncio.to_thread(self._input_offsets, loaded, OffsetSpec.latest())
+                    deeds = await asyncio.to_thread(self._deeds, loaded)
                     while not self._follower.caught_up.is_set():  # noqa: ASYNC110
                         await asyncio.sleep(0.01)  # set by another thread
                     break
                 except Superseded:
                     return
-                except KafkaException as error:
+                except (KafkaException, BrokerAway, Unreadable) as error:
                     pause = min(max(pause * 2, 0.2), 10)
-                    log.warning("restore interrupted, trying again", error=str(error.args[0]), pause_s=pause)
+                    outages.try_again("restore interrupted", str(error.args[0]), pause)
                     await asyncio.sleep(pause)
             if self.epoch == epoch:
-                await self._make_ready(epoch, begins, ends, began)
+                await self._make_ready(epoch, loaded, begins, ends, deeds)
+                log.info(
+                    "ready",
+                    partitions=len({partition.number for partition in loaded}),
+                    rows=self.restoring.rows,
+                    seconds=round(time.monotonic() - began, 3),
+                )
+                metrics.RESTORE_SECONDS.set(time.monotonic() - began)
 
-    async def _make_ready(self, epoch: int, begins: Offsets, ends: Offsets, began: float) -> None:
-        for partition in (*self.accounts.values(), *self.prices.values()):
+    async def _make_ready(
+        self, epoch: int, loaded: list[Partition], begins: Offsets, ends: Offsets, deeds: Deeds
+    ) -> None:
+        for partition in loaded:
             partition.waiting.clear()  # all of it is sent again
+            partition.trouble.obey(partition.number, deeds)
             for name in partition.inputs:
                 topic, applied = self.settings.topic(name), partition.applied(name)
                 begin = begins[topic, partition.number]
@@ -560,33 +685,40 @@ class Worker:
                     return
         # From here on without a pause: a mark that arrives now waits for its turn, and finds the partitions ready.
         marks = decode_marks(self._follower.latest())
-        for account in self.accounts.values():
-            account.take_marks(marks)
-        self.ready = set(self.assigned)
+        for partition in loaded:
+            partition.mending = False
+            if isinstance(partition, AccountPartition):
+                try:
+                    partition.take_marks(marks)
+                except Exception as error:
+                    self._broke(partition, error)
+        self.ready |= {partition.number for partition in loaded}
+        self._count_ready()
         self._wake.set()
-        seconds = time.monotonic() - began
-        metrics.READY.set(len(self.accounts))
-        metrics.RESTORE_SECONDS.set(seconds)
-        log.info("ready", partitions=len(self.ready), rows=self.restoring.rows, seconds=round(seconds, 3))
 
-    def _restore(self, epoch: int) -> None:
-        self.restoring = Progress(partitions=len(self.accounts) + len(self.prices))
+    def _count_ready(self) -> None:
+        mending = sum(account.mending for account in self.accounts.values())
+        metrics.READY.set(len(self.ready & self.accounts.keys()) - mending)
+
+    def _deeds(self, loaded: list[Partition]) -> Deeds:
+        """What operators did, if anything waits for it."""
+        return operations.read(self.settings) if any(partition.trouble.halts for partition in loaded) else {}
+
+    def _restore(self, epoch: int, loaded: list[Partition]) -> None:
+        self.restoring = Progress(partitions=len(loaded))
         try:
-            for name, partitions in (
-                (topics.ACCOUNT_CHANGELOG, self.accounts),
-                (topics.PRICE_CHANGELOG, self.prices),
-            ):
+            for name, mine in ((topics.ACCOUNT_CHANGELOG, self.accounts), (topics.PRICE_CHANGELOG, self.prices)):
                 topic = self.settings.topic(name)
-                stores = {number: partition.store for number, partition in partitions.items()}
-                snapshots = self._snapshots.open(topic, stores)
+                stores = {partition.number: partition.store for partition in loaded if partition.changelog == name}
+                snapshots = self._snapshots.open(topic, mine)
                 restore(self.settings, topic, stores, snapshots, lambda: self.epoch == epoch, self.restoring)
         finally:
             metrics.RESTORED_ROWS.inc(self.restoring.rows)  # also of one that was superseded: the next goes on from it
 
-    def _input_offsets(self, spec: OffsetSpec) -> Offsets:
+    def _input_offsets(self, loaded: list[Partition], spec: OffsetSpec) -> Offsets:
         wanted = {
             TopicPartition(self.settings.topic(name), partition.number): spec
-            for partition in self._mine()
+            for partition in loaded
             for name in partition.inputs
         }
         return offsets(self.settings, wanted, True) if wanted else {}

@@ -88,11 +88,11 @@ def lags(settings: Settings) -> list[Lag]:
 
 
 def _of_group(settings: Settings, admin: Admin, group: str, partitions: list[tuple[str, int]]) -> list[Lag]:
-    committed = _committed(settings, group, partitions)
+    found = committed(settings, group, partitions)
     starts = admin.offsets(partitions, OffsetSpec.earliest())
     stable = admin.offsets(partitions, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
     ends = admin.offsets(partitions, OffsetSpec.latest())
-    at = {each: offset if offset >= 0 else starts[each] for each, offset in committed.items()}
+    at = {each: offset if offset >= 0 else starts[each] for each, offset in found.items()}
     readable = _readable(settings, {e: (max(at[e], starts[e]), stable[e]) for e in partitions})
     return [
         Lag(group, *each, ends[each], at[each], readable[each] + ends[each] - max(stable[each], at[each]))
@@ -100,7 +100,7 @@ def _of_group(settings: Settings, admin: Admin, group: str, partitions: list[tup
     ]
 
 
-def _committed(settings: Settings, group: str, partitions: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
+def committed(settings: Settings, group: str, partitions: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
     """The group's committed offset of each partition, negative where there is none.
 
     Asked by a consumer that never joins: AdminClient waits in vain for the coordinator of a cluster that

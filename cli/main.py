@@ -15,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from assetstream.cli.errors import told
 
-#: command → the module in assetstream.cli that has a function of the command's name, and what help says
+#: command → the module in assetstream.cli that has a function of the command's name (- as _), and what help says
 COMMANDS = {
     "demo": ("demo", "See all of it run: stack, worker, simulated market, a live view."),
     "up": ("stack", "Start Apache Kafka and ClickHouse in the background."),
@@ -28,6 +28,8 @@ COMMANDS = {
     "sql": ("sql", "Ask ClickHouse."),
     "lag": ("lag", "Say how much each consumer group has still to read."),
     "schemas": ("schemas", "Print the JSON Schema of every topic."),
+    "skip": ("skip", "Send a poisonous message, before which its partition halts, to dead_letters."),
+    "replay-dead-letters": ("replay", "Publish rejected messages again, unchanged or repaired."),
     "bench": ("bench", "Run the benchmarks."),
 }
 
@@ -39,7 +41,7 @@ class _Command(TyperCommand):
         name = str(self.name)
         module = import_module(f"assetstream.cli.{COMMANDS[name][0]}")
         single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        single.command(name)(getattr(module, name))
+        single.command(name)(getattr(module, name.replace("-", "_")))
         return typer.main.get_command(single).make_context(info_name, args, parent=parent, **extra)
 
 

@@ -59,6 +59,12 @@ CHECKPOINTS = Counter("checkpoints_total", "Checkpoints", ["outcome"])
 #: Records published by committed checkpoints (outputs, analytics, changelog).
 PUBLISHED = Counter("published_records_total", "Records published")
 
+#: 1 while a topic's dead letters exceed DEAD_LETTER_RUN in a row or DEAD_LETTER_SHARE of the last ones.
+TOO_MANY_DEAD_LETTERS = Gauge("too_many_dead_letters", "A publisher has gone wrong", ["topic"])
+
+#: 1 for an input partition that stands before a record which breaks its kernel, until an operator skips that.
+PAUSED = Gauge("paused_partitions", "Input partitions that stand before a poisonous record", ["topic", "partition"])
+
 # -- coming up and staying up -------------------------------------------------------------------------------------
 
 #: Partitions this worker is assigned, and of these, how many are restored and processing.
@@ -73,6 +79,12 @@ RESTORE_SECONDS = Gauge("last_restore_duration_seconds", "Time of the last resto
 BROKER_DOWN = Gauge("broker_unreachable", "1 while Kafka does not answer")
 
 # -- ClickHouse ---------------------------------------------------------------------------------------------------
+
+#: 1 while ClickHouse takes no rows of this worker's partitions; they wait in Kafka, and the worker keeps trying.
+CLICKHOUSE_DOWN = Gauge("clickhouse_unreachable", "1 while ClickHouse does not answer")
+
+#: Age of the oldest row that this worker has to insert and has not; 0 when none waits.
+ANALYTICS_DELAY = Gauge("analytics_delay_seconds", "Age of the oldest row not yet in ClickHouse")
 
 #: Rows inserted, by table; one insert's time; inserts that failed and are tried again.
 CLICKHOUSE_ROWS = Counter("clickhouse_rows_total", "Rows inserted", ["table"])

@@ -67,6 +67,10 @@ class Settings(BaseSettings):
     id_memory: int = Field(1_000_000, ge=1, description="trade and transaction ids remembered per partition")
     snapshot_s: float = Field(30, ge=0.1, description="time between local snapshots")
 
+    dead_letter_run: int = Field(100, ge=0, description="so many dead letters in a row raise an alarm; 0: never")
+    dead_letter_share: float = Field(0.5, ge=0, le=1, description="of a topic's last 1,000 messages; 0: never")
+    dead_letter_stop: bool = Field(False, description="stop the worker when either is exceeded")
+
     metrics_port: int = Field(9108, ge=0, le=65535, description="0: any free port")
     metrics_host: str = "127.0.0.1"
     log_level: str = "INFO"

@@ -16,7 +16,9 @@ PRICE_CHANGELOG = "price_changelog"
 MARKS = "marks"
 #: Arrow batches for ClickHouse; the record key is the table's name
 ANALYTICS = "analytics"
-INTERNAL = (ACCOUNT_CHANGELOG, PRICE_CHANGELOG, MARKS, ANALYTICS)
+#: what operators did: skips and replays, one record per deed
+OPERATIONS = "operations"
+INTERNAL = (ACCOUNT_CHANGELOG, PRICE_CHANGELOG, MARKS, ANALYTICS, OPERATIONS)
 
 MIB = 1 << 20
 FOREVER = {"retention.ms": "-1", "retention.bytes": "-1"}
@@ -54,5 +56,6 @@ def specs(settings: Settings) -> list[TopicSpec]:
         PRICE_CHANGELOG: {**delete, **FOREVER, **big},
         MARKS: {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"},
         ANALYTICS: {**delete, **retention, **big},
+        OPERATIONS: {"cleanup.policy": "compact", **big},
     }
     return [TopicSpec(settings.topic(name), settings.partitions, config) for name, config in configs.items()]

@@ -48,6 +48,12 @@ class Run(NamedTuple):
     ends: int
     records: Records
 
+    def before(self, offset: int) -> Run:
+        """What of it lies before `offset`."""
+        if offset >= self.ends:
+            return self
+        return Run(self.begins, offset, self.records.slice(0, int(self.records.offset.searchsorted(offset))))
+
 
 class _WholeFetch:
     """In place of aiokafka's MemoryRecords: the bytes of one partition in a fetch response, left alone."""

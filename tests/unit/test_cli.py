@@ -24,7 +24,8 @@ def test_help_lists_every_command_of_the_contract() -> None:
     result = run(main.app, ["--help"])
     assert result.exit_code == 0
     contract = ["demo", "up", "down", "status", "init", "worker", "simulate", "alerts", "sql", "lag", "schemas"]
-    assert list(main.COMMANDS) == [*contract, "bench"]
+    assert [name for name in main.COMMANDS if name in contract] == contract
+    assert list(main.COMMANDS)[-1] == "bench"
     for name, (_, text) in main.COMMANDS.items():
         (line,) = [line for line in result.stdout.splitlines() if line.startswith(f"  {name} ")]
         assert text[:30] in line
@@ -35,7 +36,7 @@ def test_every_command_has_help(name: str) -> None:
     result = run(main.app, [name, "--help"])
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith(f"Usage: root {name} ")
-    function = getattr(importlib.import_module(f"assetstream.cli.{main.COMMANDS[name][0]}"), name)
+    function = getattr(importlib.import_module(f"assetstream.cli.{main.COMMANDS[name][0]}"), name.replace("-", "_"))
     assert " ".join(function.__doc__.split())[:40] in " ".join(result.stdout.split())
 
 

@@ -129,7 +129,7 @@ def test_make_targets_exist() -> None:
 
 def test_what_is_named_of_the_command_exists() -> None:
     for path in DOCUMENTS:
-        for name in re.findall(r"`assetstream ([a-z]+)", path.read_text()):
+        for name in re.findall(r"`assetstream ([a-z-]+)", path.read_text()):
             assert name in COMMANDS, f"{path.name}: {name}"
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from assetstream.agents.partition import AccountPartition, PricePartition
+from assetstream.agents.halts import Halt
+from assetstream.agents.outputs import Publication
+from assetstream.agents.partition import AccountPartition, Partition, PartitionCut, PricePartition
+from assetstream.agents.trades import take_trades
 from assetstream.agents.worker import ENOUGH_WAITING, Worker
 from assetstream.cli.benchmarks import core, load
-from assetstream.models.records import records_of
+from assetstream.models.records import Records, records_of
+from assetstream.models.verdicts import Verdict
+from assetstream.streams.checkpoint import Committed
 from assetstream.streams.membership import Member
 from assetstream.streams.settings import Settings
 from assetstream.streams.transport import Run
@@ -60,16 +66,148 @@ async def test_many_records_are_taken_at_once(worker: Worker) -> None:
     assert applied(worker) == ENOUGH_WAITING - 1
 
 
-async def test_a_batch_that_breaks_off_is_never_committed(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+class Kernel:
+    """Takes trades, and breaks on the one at offset `poison`, when its batch is half applied."""
+
+    def __init__(self, poison: int) -> None:
+        self.poison = poison
+        self.batches: list[list[int]] = []
+
+    def __call__(self, partition: AccountPartition, records: Records) -> None:
+        take_trades(partition, records)
+        self.batches.append(records.offset.tolist())
+        if self.poison in self.batches[-1]:
+            raise ZeroDivisionError("a kernel broke")
+
+
+@pytest.fixture
+def mended(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> list[Partition]:
+    """The partitions that were given to be restored: nobody restores them here."""
+    given: list[Partition] = []
+
+    async def mend(partition: Partition) -> None:
+        given.append(partition)
+
+    monkeypatch.setattr(worker, "_mend", mend)
+    return given
+
+
+def restored(worker: Worker, following: int) -> None:
+    """Account partition 0 has the state of before offset `following`, as after `_make_ready`."""
+    account = worker.accounts[0]
+    account.next = dict.fromkeys(account.inputs, 0) | {"trades": following}
+    account.mending = False
+
+
+async def test_a_batch_that_breaks_off_is_never_committed(
+    worker: Worker, mended: list[Partition], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(worker._handlers, "trades", Kernel(7))
     await worker._take("trades", trades(0, 10))
+    before = worker.accounts[0]
+    assert worker._cut(last=False) is None
+    assert worker._error is None  # the other partitions go on
+    account = worker.accounts[0]
+    assert account is not before
+    assert account.mending
+    await asyncio.sleep(0)
+    assert mended == [account]
+    assert "partition 0 to be restored" in "".join(worker.waiting_for())
+    await worker._take("trades", trades(10, 10))  # what comes meanwhile is sent again later
+    assert worker._cut(last=True) is None
 
-    def broken(*args: Any) -> None:
-        raise ZeroDivisionError("a kernel broke")
 
-    monkeypatch.setitem(worker._handlers, "trades", broken)
-    await worker._last_checkpoint()
-    assert isinstance(worker._error, ZeroDivisionError)
-    assert worker._cut(last=True) is None  # Faust revokes partitions while it stops
+async def test_the_record_that_breaks_is_found_and_halted_before(
+    worker: Worker, mended: list[Partition], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel(7)
+    monkeypatch.setitem(worker._handlers, "trades", kernel)
+    await worker._take("trades", trades(0, 10))
+    worker._cut(last=False)
+    restored(worker, 0)
+    await worker._take("trades", trades(0, 12))
+    worker._cut(last=False)
+    assert kernel.batches == [[*range(10)], [0], [1], [2], [3], [4], [5], [6], [7]]
+    assert worker.accounts[0].trouble.halts == {"trades": Halt(7, "ZeroDivisionError: a kernel broke")}
+
+    restored(worker, 0)
+    await worker._take("trades", trades(0, 12))
+    checkpoint = worker._cut(last=False)
+    assert checkpoint is not None
+    assert checkpoint.made.sources["trades", 0] == 7  # all before it is committed
+    assert sum(len(fills) for _, fills in checkpoint.cuts[0].work.fills) == 7
+    (line,) = [line for line in worker.waiting_for() if "decision" in line]
+    assert "assetstream skip trades 0 7 --reason" in line
+    await worker._take("trades", trades(12, 5))
+    assert worker._cut(last=False) is None
+
+
+async def test_a_skipped_record_is_a_dead_letter_and_the_topic_goes_on(
+    worker: Worker, mended: list[Partition], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(worker._handlers, "trades", Kernel(7))
+    trouble = worker.accounts[0].trouble
+    trouble.halts["trades"] = Halt(7, "")
+    deed = {"by": "me@here", "reason": "because"}
+    assert trouble.obey(0, {"skip/trades-0-8": deed, "skip/trades-1-7": deed}) == []
+    assert trouble.obey(0, {"skip/trades-0-7": deed}) == ["trades"]
+    await worker._take("trades", trades(0, 12))
+    checkpoint = worker._cut(last=False)
+    assert checkpoint is not None
+    work = checkpoint.cuts[0].work
+    ((records, message, verdict, detail, _),) = work.rejected
+    assert records.offset[message].tolist() == [7]
+    assert [Verdict(v) for v in verdict] == [Verdict.SKIPPED]
+    assert detail == ["skipped by me@here: because"]
+    assert work.counts == {("trades", "applied"): 11, ("trades", "skipped"): 1}
+    assert checkpoint.made.sources["trades", 0] == 12
+
+
+async def test_what_is_no_single_record_is_tried_again_with_growing_pauses(
+    worker: Worker, mended: list[Partition], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: AccountPartition, now_ms: int) -> None:
+        raise ZeroDivisionError("updates break")
+
+    await worker._take("trades", trades(0, 10))
+    monkeypatch.setattr(AccountPartition, "cut", broken)
+    for pause in (5.0, 10.0, 20.0):
+        assert worker._cut(last=False) is None
+        assert worker.accounts[0].trouble.pause_s == pause
+        assert f"tried again within {pause:.0f} s: ZeroDivisionError: updates break" in "".join(worker.waiting_for())
+        restored(worker, 0)
+    await asyncio.sleep(0)
+    assert len(mended) == 3
+    monkeypatch.undo()
+    await worker._take("trades", trades(0, 10))
+    checkpoint = worker._cut(last=False)
+    assert checkpoint is not None
+    worker._done(checkpoint.cuts, checkpoint.made, Committed({("account_changelog", 0): [range(1)]}, 0.1, 1))
+    assert worker.accounts[0].trouble.pause_s == 0
+
+
+async def test_a_partition_that_cannot_be_published_holds_up_no_other(
+    worker: Worker, mended: list[Partition], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.settings = worker.settings.model_copy(update={"partitions": 2})
+    worker.accounts[1] = AccountPartition(1, worker.settings)
+    worker.accounts[1].next = dict.fromkeys(worker.accounts[1].inputs, 0)
+    worker.assigned = worker.ready = {0, 1}
+    await worker._take("trades", trades(0, 10))
+    await worker._take("trades", Run(0, 5, trades(0, 5).records._replace(partition=1)))
+    sound = worker._publisher.publication
+
+    def publication(cuts: list[PartitionCut], turn: int) -> Publication:
+        if any(cut.partition.number == 1 for cut in cuts):
+            raise OverflowError("1 breaks")
+        return sound(cuts, turn)
+
+    monkeypatch.setattr(worker._publisher, "publication", publication)
+    checkpoint = worker._cut(last=False)
+    assert checkpoint is not None
+    assert [cut.partition.number for cut in checkpoint.cuts] == [0]
+    assert checkpoint.made.sources.keys() == {("trades", 0), ("transactions", 0), ("risk_limits", 0)}
+    assert [worker.accounts[number].mending for number in (0, 1)] == [False, True]
 
 
 async def test_what_was_cut_from_a_state_that_is_gone_is_not_written(worker: Worker) -> None:

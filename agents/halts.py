@@ -16,8 +16,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import structlog
+
 from assetstream.models.records import Records
 from assetstream.streams.operations import skip_key
+
+log = structlog.get_logger(__name__)
 
 #: pauses before a partition that no record can be blamed for is tried again: the first, and the longest
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
@@ -65,6 +69,9 @@ class Trouble:
             if deed is not None:
                 del self.halts[topic]
                 self.skips[topic] = halt.offset, f"skipped by {deed['by']}: {deed['reason']}"
+                log.warning(
+                    "skipping a message", topic=topic, partition=partition, offset=halt.offset, why=self.skips[topic][1]
+                )
                 on.append(topic)
         return on
 

@@ -411,9 +411,10 @@ class Worker:
 
     def _broke(self, partition: Partition, error: Exception) -> None:
         """A kernel broke on it, so its state says nothing any more: restore it, it alone. See `agents/halts.py`."""
-        broken = error if isinstance(error, Broken) else None
-        where = {"topic": broken.topic, "offset": broken.offset} if broken else {}
-        log.error("a kernel broke, restoring its partition", partition=partition.number, **where, exc_info=error)
+        cause, where = error, {}
+        if isinstance(error, Broken):
+            cause, where = error.cause, {"topic": error.topic, "offset": error.offset}
+        log.error("a kernel broke, restoring its partition", partition=partition.number, **where, exc_info=cause)
         partition.trouble.note(error, partition.next)
         partition.is_broken = True
         fresh = partition.afresh()
@@ -450,8 +451,6 @@ class Worker:
 
     async def _go_on(self, partition: Partition, deeds: Deeds) -> None:
         for name in partition.trouble.obey(partition.number, deeds):
-            offset, why = partition.trouble.skips[name]
-            log.warning("skipping a record", topic=name, partition=partition.number, offset=offset, why=why)
             await self.app.consumer.seek(TP(self.settings.topic(name), partition.number), partition.next[name])
 
     # -- checkpoints --------------------------------------------------------------------------------------------------
@@ -673,6 +672,15 @@ class Worker:
         for partition in loaded:
             partition.waiting.clear()  # all of it is sent again
             partition.trouble.obey(partition.number, deeds)
+            for name, halt in partition.trouble.halts.items():
+                log.error(
+                    "halted before a message that breaks its kernel",
+                    topic=name,
+                    partition=partition.number,
+                    offset=halt.offset,
+                    error=halt.error,
+                    then=f'upgrade, or "assetstream skip {name} {partition.number} {halt.offset} --reason …"',
+                )
             for name in partition.inputs:
                 topic, applied = self.settings.topic(name), partition.applied(name)
                 begin = begins[topic, partition.number]

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,6 +57,11 @@ class Letter:
         about = {"dead_letter_id": self.id, "reason": self.reason, "detail": self.detail, "key": _text(self.key)}
         return f'{json.dumps(about, ensure_ascii=False)[:-1]}, "value": {_shown(self.value)}}}'
 
+    @property
+    def content(self) -> str:
+        """A hash of what is to be published, and where."""
+        return sha256(repr((self.topic, self.key, self.value)).encode()).hexdigest()
+
     def repaired(self, line: dict[str, Any]) -> Letter:
         """With the key and value that a line of the file has."""
         value = line["value"]
@@ -70,17 +76,23 @@ def replay_dead_letters(
     reason: Annotated[list[str] | None, typer.Option(help="Only with these reasons; may be repeated.")] = None,
     ids: Annotated[list[str] | None, typer.Option("--id", help="Only this dead_letter_id; may be repeated.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All but the skipped.")] = False,
-    export: Annotated[bool, typer.Option(help="Publish nothing: print them to repair, a JSON object a line.")] = False,
+    export: Annotated[
+        bool, typer.Option("--export", help="Publish nothing: print them to repair, a JSON object a line.")
+    ] = False,
     repaired: Annotated[
         Path | None, typer.Option(help="Publish these: lines of --export with key or value corrected; - for stdin.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Publish nothing: say what would be.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also those that a replay had published and that were rejected again.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Publish nothing: say what would be.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="What was done as one JSON object.")] = False,
 ) -> None:
     """Publish dead letters again to the topics they came from, unchanged or repaired.
 
     Each dead letter is published at most once, however often this runs: what was published is on the topic
-    `operations`, written in the same transaction. One that is rejected again is a new dead letter.
+    `operations`, written in the same transaction. A message that was rejected again, just as it was replayed, is left
+    alone too, unless --again says that by now it may be accepted.
     """
     if repaired is None and not (topic or reason or ids or everything):
         raise typer.BadParameter("say which: --topic, --reason, --id, --all, or --repaired FILE")
@@ -96,7 +108,7 @@ def replay_dead_letters(
         for letter in letters:
             typer.echo(letter.line())
         return
-    done = Replay(settings).publish(letters, dry_run)
+    done = Replay(settings).publish(letters, again, dry_run)
     if as_json:
         typer.echo(json.dumps(done))
     else:
@@ -163,12 +175,17 @@ class Replay:
         more = {"partitioner": "murmur2_random", "message.max.bytes": 4 << 20, "log_level": 0}
         self._producer = Producer(settings.kafka(**fenced, **more))
 
-    def publish(self, letters: list[Letter], dry_run: bool) -> dict[str, int]:
+    def publish(self, letters: list[Letter], again: bool, dry_run: bool) -> dict[str, int]:
         """-> how many letters there were, were published now, and had been published before."""
         if not dry_run:
             self._producer.init_transactions(TRANSACTION_S)  # before the record is read, or two might both find nothing
         deeds = operations.read(self._settings)
-        left = [letter for letter in letters if operations.replay_key(letter.id) not in deeds]
+        contents = set() if again else {deed.get("content") for deed in deeds.values()}
+        left = [
+            letter
+            for letter in letters
+            if operations.replay_key(letter.id) not in deeds and letter.content not in contents
+        ]
         if not dry_run:
             with Progress(disable=not sys.stderr.isatty(), transient=True) as bar:
                 task = bar.add_task("publishing", total=len(left))
@@ -182,7 +199,8 @@ class Replay:
         self._producer.begin_transaction()
         for letter in letters:
             self._producer.produce(letter.topic, letter.value, letter.key)
-            deed = operations.signed(action="replay", dead_letter_id=letter.id, reason=letter.reason)
+            what = {"dead_letter_id": letter.id, "reason": letter.reason, "content": letter.content}
+            deed = operations.signed(action="replay", **what)
             self._producer.produce(record, deed, operations.replay_key(letter.id))
             self._producer.poll(0)
         self._producer.commit_transaction(TRANSACTION_S)

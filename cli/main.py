@@ -30,6 +30,7 @@ COMMANDS = {
     "schemas": ("schemas", "Print the JSON Schema of every topic."),
     "skip": ("skip", "Send a poisonous message, before which its partition halts, to dead_letters."),
     "replay-dead-letters": ("replay", "Publish rejected messages again, unchanged or repaired."),
+    "check": ("check", "Audit everything that was processed, and print every difference."),
     "bench": ("bench", "Run the benchmarks."),
 }
 

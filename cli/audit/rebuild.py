@@ -1,0 +1,399 @@
+"""One partition rebuilt from its inputs with the reference model, and held against everything that came of it.
+
+Topics of a partition are taken one after the other, whole: what is compared here is the same however they interleaved.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from confluent_kafka import Message
+
+from assetstream.cli.audit.identities import hashes
+from assetstream.cli.audit.laws import balance
+from assetstream.cli.audit.published import SKIPPED, Found, Published, letter, told
+from assetstream.cli.audit.reading import read
+from assetstream.cli.audit.report import Report
+from assetstream.cli.audit.states import RULES, Account, Level, Prices
+from assetstream.cli.audit.tables import Tables
+from assetstream.models.reference import (
+    OK,
+    SEVERITIES,
+    Portfolio,
+    Reference,
+    level_of,
+    plain,
+    timestamp,
+)
+from assetstream.sinks.schema import TABLES
+from assetstream.streams import topics
+from assetstream.streams.settings import Settings
+
+#: records taken between two looks at ClickHouse
+WINDOW = 50_000
+#: what an outcome doesn't say, and its row does
+UNTOLD = ("external_id", "payment_method")
+AMOUNTS = ("quantity", "cost_basis", "realized_pnl", "fees", "last_price", "price", "available", "locked")
+TIMES = ("last_trade_at", "as_of")
+
+#: what a mark takes over of a price
+MARK = ("symbol", "price", "currency", "as_of")
+Accepted = dict[str, str]
+#: what one message caused in a table
+Rows = tuple[dict[str, Any], ...]
+#: (topic with prefix, partition) of an input
+Place = tuple[str, int]
+
+
+class Letter(NamedTuple):
+    """A record that is to be in dead letters; key and value in base64."""
+
+    reason: str
+    key: str | None
+    value: str | None
+
+
+@dataclass
+class Against:
+    """What a rebuild is held against, and whom it tells of its progress (how many offsets are newly done)."""
+
+    settings: Settings
+    published: Published
+    tables: Tables | None
+    report: Report
+    progress: Callable[[int], None]
+
+    def reference(self) -> Reference:
+        """A model before its first message, that leaves valuations for the end."""
+        return Reference(
+            self.settings.base_currency, self.settings.max_future_skew_s, self.settings.id_memory, judging=False
+        )
+
+    def take(self, reference: Reference, name: str, partition: int, end: int) -> Iterator[None]:
+        """Give the reference an input up to, not with, offset `end`, and compare all that comes of it.
+
+        Yields between the windows; what the reference noted in one is forgotten in the next.
+        """
+        place = self.settings.topic(name), partition
+        skipped = self.published.skipped(place)
+        for records, span in windows(self.settings, place, 0, end, self.progress):
+            letters = feed(reference, name, records, skipped)
+            self.report.messages += len(records)
+            self._compare(reference, name, place, letters, span)
+            yield
+            forget(reference)
+
+    def _compare(self, reference: Reference, name: str, place: Place, letters: dict[int, Letter], span: range) -> None:
+        """Everything that inputs in this range of offsets caused."""
+        self._letters(letters, place, span)
+        if name == "trades":
+            self._rows("fills", [(row,) for row in reference.fills], place, span)
+        elif name == "prices":
+            self._rows("prices", [(row,) for row in reference.prices_accepted], place, span)
+        elif name == "transactions":
+            self._outcomes(reference.outcomes, place, span)
+            self._rows("transactions", [(_outcome_row(each),) for each in reference.outcomes], place, span)
+            self._rows("ledger_entries", [_entries(each) for each in reference.outcomes], place, span)
+
+    # -- topics
+
+    def _outcomes(self, outcomes: Sequence[dict[str, Any]], place: Place, span: range) -> None:
+        expected = {
+            each["cause"]["offset"]: Found(told({**each, "cause": {**each["cause"], "topic": place[0]}}), "")
+            for each in outcomes
+        }
+        self._once("asset_transactions", expected, self.published.outcomes[place], place, span)
+
+    def _letters(self, letters: dict[int, Letter], place: Place, span: range) -> None:
+        expected = {o: Found(letter(each.key, each.value), "", each.reason) for o, each in letters.items()}
+        self._once("dead_letters", expected, self.published.letters[place], place, span)
+        if self.tables is None:
+            return
+        names = ("source_offset", "dead_letter_id", "reason", "key", "value")
+        rows = [
+            ({"source_offset": o, "dead_letter_id": f"{place[0]}-{place[1]}-{o}", **each._asdict()},)
+            for o, each in letters.items()
+        ]
+        self._rows("dead_letters", rows, place, span, names)
+
+    def _once(
+        self, topic: str, expected: Mapping[int, Found], found: Mapping[int, list[Found]], place: Place, span: range
+    ) -> None:
+        """Each expected message is published once, and no other; missing ones may have expired."""
+        expired = self.published.expired(topic)
+        for offset in sorted(expected.keys() | {o for o in found if o in span}):
+            wanted, there = expected.get(offset), found.get(offset, [])
+            if wanted is None:
+                for each in there:
+                    self.report.add(topic, f"{each.where} of {place[0]}-{place[1]}@{offset}", "nothing", _told(each))
+            elif len(there) != 1:
+                if there or not expired:
+                    where = ", ".join(each.where for each in there) or topic
+                    self.report.add(topic, f"{where} of {place[0]}-{place[1]}@{offset}", "one", len(there) or "none")
+            elif there[0]._replace(where="") != wanted:
+                where = f"{there[0].where} of {place[0]}-{place[1]}@{offset}"
+                self.report.add(topic, where, _told(wanted), f"{_told(there[0])}, saying something else")
+        self.report.checked[topic] += len(expected)
+
+    # -- tables
+
+    def _rows(
+        self,
+        table: str,
+        caused: Sequence[tuple[dict[str, Any], ...]],
+        place: Place,
+        span: range,
+        names: Sequence[str] = (),
+    ) -> None:
+        """The rows that each message caused are in ClickHouse, once, and no others."""
+        if self.tables is None:
+            return
+        names = names or [n for n in TABLES[table].columns if n not in ("source_topic", "source_partition", *UNTOLD)]
+        at = list(names).index("source_offset")
+        expected = [tuple(row[name] for name in names) for rows in caused for row in rows]
+        found = self.tables.rows(table, names, *place, span.start, span.stop)
+        self.report.checked[f"table {table}"] += len(expected)
+        if found == expected:
+            return
+        wanted, there = _by_offset(expected, at), _by_offset(found, at)
+        for offset in sorted(wanted.keys() | there.keys()):
+            ours, theirs = wanted.get(offset, []), there.get(offset, [])
+            if ours != theirs and not (self.tables.kept_since and not theirs and self._dropped(table, names, ours)):
+                where = f"{place[0]}-{place[1]}@{offset}"
+                self.report.add(f"table {table}", where, *_rows_as_text(ours, theirs, names))
+
+    def _dropped(self, table: str, names: Sequence[str], rows: list[tuple[Any, ...]]) -> bool:
+        """Whether the time to live of these rows may be over; when a message was rejected we don't know."""
+        assert self.tables is not None
+        time = TABLES[table].time
+        return time not in names or all(row[list(names).index(time)] < self.tables.kept_since for row in rows)
+
+
+def _by_offset(rows: Sequence[tuple[Any, ...]], at: int) -> dict[int, list[tuple[Any, ...]]]:
+    found: dict[int, list[tuple[Any, ...]]] = {}
+    for row in rows:
+        found.setdefault(row[at], []).append(row)
+    return {offset: sorted(each, key=repr) for offset, each in found.items()}
+
+
+def _rows_as_text(ours: list[tuple[Any, ...]], theirs: list[tuple[Any, ...]], names: Sequence[str]) -> tuple[str, str]:
+    """Of as many rows as there should be, the columns that differ; else how many there are."""
+    if len(ours) != len(theirs):
+        return _number_of_rows(ours), _number_of_rows(theirs)
+    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a != b]
+    columns = [i for i in range(len(names)) if any(a[i] != b[i] for a, b in pairs)]
+    expected, found = ((", ".join(f"{names[i]}={pair[k][i]}" for pair in pairs for i in columns)) for k in (0, 1))
+    return expected, found
+
+
+def _number_of_rows(rows: list[tuple[Any, ...]]) -> str:
+    return f"{len(rows)} row{'' if len(rows) == 1 else 's'}"
+
+
+def _told(found: Found) -> str:
+    return found.reason or "an outcome"
+
+
+def windows(
+    settings: Settings, place: Place, begin: int, end: int, progress: Callable[[int], None]
+) -> Iterator[tuple[list[Message], range]]:
+    """The records of an input in runs of WINDOW, each with the offsets that it covers: together all of them."""
+    records: list[Message] = []
+    for record in read(settings, {place: (begin, end)}, progress):
+        records.append(record)
+        if len(records) == WINDOW:
+            following = (record.offset() or 0) + 1
+            yield records, range(begin, following)
+            records, begin = [], following
+    if begin < end:
+        yield records, range(begin, end)
+
+
+def feed(reference: Reference, name: str, records: Sequence[Message], skipped: set[int]) -> dict[int, Letter]:
+    """Give the reference these records, but those that were skipped; -> what is to be in dead letters, by offset."""
+    rejected: dict[int, str] = {}
+    letters: dict[int, Letter] = {}
+    for record in records:
+        offset, (_, stamp), key, value = record.offset() or 0, record.timestamp(), record.key(), record.value()
+        if offset in skipped:
+            rejected[offset] = SKIPPED
+        else:
+            # confluent types its keys and values as text, too
+            reference.feed(name, record.partition() or 0, offset, stamp, key, value, take_mark=False)  # type: ignore[arg-type]
+            if reference.dead_letters:
+                rejected[offset] = reference.dead_letters.pop()["reason"]
+        if offset in rejected:
+            letters[offset] = Letter(rejected[offset], _base64(key), _base64(value))
+    return letters
+
+
+def forget(reference: Reference) -> None:
+    """Have the reference forget what it noted for others; its state stays."""
+    for notes in (reference.fills, reference.prices_accepted, reference.outcomes, reference.dead_letters):
+        notes.clear()
+    reference.details.clear()
+
+
+def _base64(data: Any) -> str | None:
+    return None if data is None else base64.b64encode(data).decode()
+
+
+def _outcome_row(outcome: dict[str, Any]) -> dict[str, Any]:
+    balance = {f"balance_{name}": value for name, value in outcome["balance"].items()}
+    return {**outcome, **balance, "source_offset": outcome["cause"]["offset"]}
+
+
+def _entries(outcome: dict[str, Any]) -> Rows:
+    return tuple(
+        {**outcome, **posting, "entry": entry, "source_offset": outcome["cause"]["offset"]}
+        for entry, posting in enumerate(outcome["postings"])
+    )
+
+
+# ----------------------------------------------------------------------------------------------------- price partitions
+
+
+def rebuild_prices(against: Against, number: int, found: Prices, wanted: set[int], end: int) -> dict[int, Accepted]:
+    """Hold a price partition against its inputs; -> the accepted prices at the `wanted` offsets, which may lie behind
+    what the partition has applied, up to the log's `end`."""
+    reference = against.reference()
+    accepted: dict[int, Accepted] = {}
+
+    def note() -> None:
+        rows = (row for row in reference.prices_accepted if row["source_offset"] in wanted)
+        accepted.update((row["source_offset"], {name: row[name] for name in MARK}) for row in rows)
+
+    following = found.applied["prices"] + 1
+    for _ in against.take(reference, "prices", number, following):
+        note()
+    expected = {
+        symbol: {**{name: price.fields[name] for name in MARK}, "offset": price.source.offset}
+        for symbol, price in reference.latest.items()
+    }
+    _all_same(against.report, "prices", expected, found.latest(), f"price_changelog-{number} {{}}")
+    place, beyond = (against.settings.topic("prices"), number), min(max(wanted, default=-1) + 1, end)
+    for records, _ in windows(against.settings, place, following, beyond, lambda n: None):
+        feed(reference, "prices", records, against.published.skipped(place))
+        note()
+    return accepted
+
+
+# --------------------------------------------------------------------------------------------------- account partitions
+
+
+def rebuild_account(against: Against, number: int, found: Account) -> None:
+    """Hold an account partition against its inputs."""
+    reference, report = against.reference(), against.report
+    for name in topics.ACCOUNT_INPUTS:
+        for _ in against.take(reference, name, number, found.applied[name] + 1):
+            pass
+    place = f"account_changelog-{number} {{}}"
+    _all_same(report, "positions", _positions(reference), found.positions(), place)
+    report.all_same(
+        "balances", reference.balances, {key: balance(*each) for key, each in found.balances().items()}, place
+    )
+    report.all_same("limits", _limits(reference), found.limits(), place)
+    for name in ("trades", "transactions"):
+        _same_ids(report, name, number, [*reference._bodies.get((name, number), ())], found)
+    _same_levels(report, number, reference, found)
+
+
+def _positions(reference: Reference) -> dict[tuple[str, str, str], dict[str, Any]]:
+    return {
+        (*key, symbol): {
+            "currency": position.currency,
+            "last_trade_at": position.last_trade_at,
+            "quantity": position.book.quantity,
+            "cost_basis": position.book.cost_basis,
+            "realized_pnl": position.book.realized_pnl,
+            "fees": position.book.fees,
+            "last_price": position.last_price,
+        }
+        for key, portfolio in reference.portfolios.items()
+        for symbol, position in portfolio.positions.items()
+    }
+
+
+def _limits(reference: Reference) -> dict[tuple[str, str], dict[str, Any]]:
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for key, portfolio in reference.portfolios.items():
+        limits = dict(portfolio.limits or {})
+        for name in ("user_id", "portfolio_id", "updated_at"):
+            limits.pop(name, None)
+        if limits:
+            limits["asset_limits"] = dict(sorted(limits["asset_limits"].items()))
+        found[key] = limits
+    return found
+
+
+def _same_ids(report: Report, name: str, number: int, ids: Sequence[tuple[str, ...]], found: Account) -> None:
+    """The partition remembers exactly these ids."""
+    check, where = f"remembered ids of {name}", f"account_changelog-{number}"
+    seen = found.remembered(name)
+    report.checked[check] += len(ids)
+    expected = dict(zip(hashes(ids, name), ids, strict=True))
+    there = list(zip(seen["id_lo"].tolist(), seen["id_hi"].tolist(), strict=True))
+    if len(there) != len(expected):
+        report.add(check, where, f"{len(expected)} ids", f"{len(there)} ids")
+    for key in expected.keys() - set(there):
+        report.add(check, f"{where} {'/'.join(expected[key])}", "remembered", "not remembered")
+    strangers = len(set(there) - expected.keys())
+    if strangers:
+        report.add(check, where, "no others", f"{strangers} others")
+
+
+def _same_levels(report: Report, number: int, reference: Reference, found: Account) -> None:
+    """The levels of portfolios' rules follow from positions, limits, and the marks and baselines of the partition."""
+    reference.marks = found.marks()
+    for key, (day, week) in found.baselines().items():
+        if key in reference.portfolios:
+            reference.portfolios[key].day_baseline, reference.portfolios[key].week_baseline = day, week
+    reference.value_all()
+    levels = found.levels()
+    for key, portfolio in reference.portfolios.items():
+        for rule, expected in _determined(portfolio):
+            subject = f"{'/'.join(key)}/{rule}"
+            level = levels.get(subject, Level(OK, 0)).level
+            report.same("levels", f"account_changelog-{number} {subject}", SEVERITIES[expected], SEVERITIES[level])
+
+
+def _determined(portfolio: Portfolio) -> Iterator[tuple[str, int]]:
+    """The rules whose level doesn't depend on the way there, each with it: an incomplete portfolio's may only rise."""
+    values = (
+        portfolio.gross_exposure,
+        -portfolio.total_pnl,
+        portfolio.day_baseline - portfolio.total_pnl,
+        portfolio.week_baseline - portfolio.total_pnl,
+    )
+    for (rule, name), value in zip(RULES, values, strict=True):
+        limit = portfolio.limit(name)
+        if not portfolio.unpriced or limit is None:
+            yield rule, level_of(value, limit)
+
+
+def compare_marks(report: Report, number: int, found: Account, accepted: Mapping[tuple[int, int], Accepted]) -> None:
+    """Every mark that a partition took is an accepted price."""
+    for symbol, mark in found.marks().items():
+        _, partition, offset = mark.source
+        ours = _readable({"symbol": symbol, **mark.fields})
+        where = f"account_changelog-{number} {symbol}, of prices-{partition}@{offset}"
+        report.same("marks", where, accepted.get((partition, offset)), ours)
+
+
+def _all_same(report: Report, check: str, expected: Mapping[Any, Any], found: Mapping[Any, Any], place: str) -> None:
+    """As `Report.all_same`, rows of units and times; they are made readable only where they differ."""
+    keys = expected.keys() | found.keys()
+    differing = {key for key in keys if expected.get(key) != found.get(key)}
+    report.checked[check] += len(keys) - len(differing)
+    ours, theirs = ({key: _readable(rows[key]) for key in differing & rows.keys()} for rows in (expected, found))
+    report.all_same(check, ours, theirs, place)
+
+
+def _readable(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: plain(value) if name in AMOUNTS else timestamp(value) if name in TIMES else value
+        for name, value in row.items()
+    }

@@ -31,6 +31,7 @@ COMMANDS = {
     "skip": ("skip", "Send a poisonous message, before which its partition halts, to dead_letters."),
     "replay-dead-letters": ("replay", "Publish rejected messages again, unchanged or repaired."),
     "check": ("check", "Audit everything that was processed, and print every difference."),
+    "repartition": ("repartition", "Raise the number of partitions, with all state."),
     "bench": ("bench", "Run the benchmarks."),
 }
 

@@ -364,6 +364,11 @@ FROM
 WHERE NOT last.8
 """
 
+# After a repartition a user's messages go on in another partition, with a higher number and offsets from 0.
+_BY_PLACE = tuple(
+    view.replace("source_offset", "(source_partition, source_offset)") for view in (_POSITIONS, _BALANCES)
+)
+
 MIGRATIONS = (
     Migration(
         1,
@@ -383,6 +388,7 @@ MIGRATIONS = (
             _OPEN_ALERTS,
         ),
     ),
+    Migration(2, "the latest of each when partitions have been added", _BY_PLACE),
 )
 VERSION = MIGRATIONS[-1].version
 

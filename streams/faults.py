@@ -29,7 +29,9 @@ POINTS = (
     "sink.announced",
     "sink.inserted",
     "repartition.restored",
+    "repartition.topic",
     "repartition.raised",
+    "repartition.produced",
     "repartition.written",
     "repartition.done",
 )

@@ -85,6 +85,7 @@ class MarkFollower:
         self._settings, self._on_marks = settings, on_marks
         self._topic = settings.topic(topics.MARKS)
         self._latest: dict[bytes, bytes] = {}
+        self._homes: dict[bytes, int] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="marks", daemon=True)
@@ -155,7 +156,7 @@ class MarkFollower:
             error = message.error()
             if error is None:
                 key, value = message.key(), message.value()
-                if key is not None and value is not None:
+                if key is not None and value is not None and self._is_home(key, message.partition()):
                     fresh.pop(key, None)  # the last of a symbol also takes the last place
                     fresh[key] = value
             elif error.fatal() or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -164,6 +165,12 @@ class MarkFollower:
             with self._lock:
                 self._latest.update(fresh)
             self._on_marks(fresh)
+
+    def _is_home(self, symbol: bytes, partition: int) -> bool:
+        """Whether a symbol's marks lie there now: those from before a repartition would pass for later ones."""
+        if symbol not in self._homes:
+            self._homes[symbol] = partition_of(symbol, self._settings.partitions)
+        return self._homes[symbol] == partition
 
     def _check(self, consumer: Consumer, ends: dict[int, int]) -> None:
         behind = [p for p, end in ends.items() if end > 0]

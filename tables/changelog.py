@@ -8,6 +8,9 @@ whole state. When a walk is complete, everything before its first record is supe
 the log is never longer than a few times the state, restore time does not grow with history, and there is no moment at
 which everything is written at once.
 
+Each record says of how many partitions its own is one: another number means that users would be looked for in the wrong
+partition. `assetstream repartition` writes every partition's state anew, for another number; what was before is void.
+
 Record: header `HEADER`, then sections (`SECTION`, row numbers uint32, rows). All little-endian.
 """
 
@@ -30,6 +33,10 @@ SECTION = struct.Struct("<IQI")
 
 #: flag: a walk over the whole state starts with this record; everything before it is superfluous once it is complete
 SWEEP_STARTS = 1
+#: flag: the state begins anew with this record; nothing of what was before it is left
+STARTS_ANEW = 2
+#: the flags above these bits: how many partitions there are, 0: not said, by an older release
+_PARTITIONS_AT = 2
 
 #: rows' bytes per record; a record must fit the topic's max.message.bytes, with room for its envelope
 MAX_RECORD_BYTES = 2 << 20
@@ -45,6 +52,8 @@ class Delta:
 
     checkpoint: int
     sweep_starts: bool
+    starts_anew: bool
+    partitions: int
     sections: list[tuple[int, int, np.ndarray, memoryview]]
 
 
@@ -59,6 +68,8 @@ def encode(
     sections: Sequence[tuple[int, int, np.ndarray, np.ndarray]],
     sweep_starts: bool = False,
     limit: int = MAX_RECORD_BYTES,
+    starts_anew: bool = False,
+    partitions: int = 0,
 ) -> list[bytes]:
     """The records of one checkpoint, about `limit` bytes each, from (table number, rows in use, numbers, rows)."""
     parts: list[list[bytes]] = [[]]
@@ -85,7 +96,9 @@ def encode(
                 break
     records = []
     for i, (body, count) in enumerate(zip(parts, counts, strict=True)):
-        flags = SWEEP_STARTS if sweep_starts and i == 0 else 0
+        flags = partitions << _PARTITIONS_AT
+        if i == 0:
+            flags |= SWEEP_STARTS * sweep_starts | STARTS_ANEW * starts_anew
         head = HEADER.pack(MAGIC, VERSION, flags, 0, layout, checkpoint, count)
         tail = b"".join([head[_AFTER_CRC:], *body])
         records.append(head[:_CRC_AT] + struct.pack("<I", zlib.crc32(tail)) + tail)
@@ -110,7 +123,8 @@ def decode(value: bytes, layout: int, dtypes: Sequence[np.dtype], where: str) ->
     if theirs != layout:
         raise ChangelogError(f"{where}: written with another row layout; use the release that wrote it")
     sections = list(_sections(memoryview(value), count, dtypes))
-    return Delta(checkpoint, bool(flags & SWEEP_STARTS), sections)
+    starts = bool(flags & SWEEP_STARTS), bool(flags & STARTS_ANEW)
+    return Delta(checkpoint, *starts, flags >> _PARTITIONS_AT, sections)
 
 
 def _sections(

@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 #: an end that doesn't come closer for this long: the previous owner's transaction should have timed out long before
 STUCK_S = 90
+#: an end that doesn't come closer for this long lies behind an open transaction: its owner has probably died
+UNDECIDED_S = 0.3
 #: read records held before they are put into the snapshots
 TAIL_BYTES = 16 << 20
 
@@ -37,6 +39,17 @@ class Progress:
     records: int = 0
     partitions: int = 0
     done: int = 0
+
+
+class OtherPartitions(ChangelogError):
+    """The state is of another number of partitions than the setting: users would be looked for in the wrong ones."""
+
+    def __init__(self, where: str, found: int, wanted: int) -> None:
+        self.found = found
+        super().__init__(
+            f"{where} holds the state of one of {found} partitions, ASSETSTREAM_PARTITIONS is {wanted}: set it to "
+            f"{found}; or, to have {wanted}, run `assetstream repartition {wanted}` with it set to {found}"
+        )
 
 
 class Superseded(Exception):
@@ -58,11 +71,15 @@ def restore(
     snapshots: Mapping[int, Snapshot],
     alive: Callable[[], bool],
     progress: Progress,
+    undecided: Callable[[set[int]], None] = lambda partitions: None,
 ) -> None:
     """Bring `stores` (by partition) of changelog `topic` (full name) to its end; blocks, so run it in a thread.
 
+    `undecided` is called, once, with the partitions that wait for somebody's open transaction.
+
     A store that holds state already gets only the tail; an empty one starts from its local snapshot, if there is one.
-    Raises ChangelogError (never stepped over), Superseded when `alive()` turns false, KafkaException.
+    Raises ChangelogError (never stepped over), OtherPartitions among them; Superseded when `alive()` turns false;
+    KafkaException.
     """
     if not stores:
         return
@@ -83,9 +100,12 @@ def restore(
                 "state/ under DATA_DIR"
             )
     tails = _Tails(snapshots)
-    _from_kafka(settings, topic, stores, begins, ends, alive, progress, tails)
+    _from_kafka(settings, topic, stores, begins, ends, alive, progress, tails, undecided)
     tails.write(stores)
-    for store in stores.values():
+    for p, store in stores.items():
+        store.partitions = settings.partitions
+        if store.written_for not in (0, settings.partitions):
+            raise OtherPartitions(f"{topic}-{p}", store.written_for, settings.partitions)
         store.rebuild()
     faults.reach("restore.end")
 
@@ -139,6 +159,7 @@ def _from_kafka(
     alive: Callable[[], bool],
     progress: Progress,
     tails: _Tails,
+    undecided: Callable[[set[int]], None],
 ) -> None:
     waiting = {p for p, store in stores.items() if max(store.position, begins[topic, p]) < ends[topic, p]}
     if not waiting:
@@ -163,9 +184,13 @@ def _from_kafka(
     try:
         consumer.assign([TopicPartition(topic, p, max(stores[p].position, begins[topic, p])) for p in waiting])
         deadline = time.monotonic() + STUCK_S
+        told = False
         while waiting:
             if not alive():
                 raise Superseded
+            if not told and time.monotonic() > deadline - STUCK_S + UNDECIDED_S:
+                undecided(set(waiting))
+                told = True
             if time.monotonic() > deadline:
                 raise ChangelogError(
                     f"{topic} {sorted(waiting)}: the end of the changelog stays undecided for {STUCK_S} s: a "

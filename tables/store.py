@@ -39,6 +39,7 @@ class Store:
 
     def __init__(self, new: Callable[[], Any], names: Sequence[str], rebuild: Callable[[Any], Any]) -> None:
         self._new, self._names, self._rebuild = new, tuple(names), rebuild
+        self.partitions = 0  # how many there are, for what is written from now on; 0: not said
         self.reset()
 
     def reset(self) -> None:
@@ -47,6 +48,8 @@ class Store:
         self.layout = layout_of(self.state, self._names)
         self.checkpoint = 0  # number of the last checkpoint applied or cut
         self.position = 0  # next changelog offset to read
+        self.written_for = 0  # of how many partitions this was one when the last record was written; 0: not said
+        self.anew_at: int | None = None  # offset of the record that it began anew with
         self.log_bytes = 0  # in the log since the last complete walk began
         self._unwritten = 0  # cuts that are not committed yet
         self._walk: tuple[int, int] | None = None  # next (table, row) of the walk under way
@@ -86,7 +89,8 @@ class Store:
         walked = self._walk is not None
         if walked:
             sections += self._sweep(max(SWEEP_BYTES, changed))
-        return Cut(self.checkpoint, self.layout.fingerprint, sections, starts, walked and self._walk is None)
+        ends = walked and self._walk is None
+        return Cut(self.checkpoint, self.layout.fingerprint, sections, starts, ends, self.partitions)
 
     def _sweep(self, budget: int) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
         """The next rows of the walk, about `budget` bytes; the walk is over when `_walk` becomes None."""
@@ -128,6 +132,9 @@ class Store:
                 f"{where}: checkpoint {delta.checkpoint} follows {self.checkpoint or 'the beginning of the log'}: "
                 "records are missing; restore the topic from a backup, or rebuild it from the inputs"
             )
+        if delta.starts_anew:
+            self.reset()
+            self.anew_at = offset
         rows = 0
         for number, in_use, numbers, data in delta.sections:
             name = self._names[number]
@@ -138,7 +145,7 @@ class Store:
             table.rows[numbers] = np.frombuffer(data, table.rows.dtype)
             table.count[0] = in_use
             rows += len(numbers)
-        self.checkpoint, self.position = delta.checkpoint, offset + 1
+        self.checkpoint, self.position, self.written_for = delta.checkpoint, offset + 1, delta.partitions
         self.log_bytes += len(value)
         return rows
 
@@ -158,7 +165,10 @@ class Cut(NamedTuple):
     sections: list[tuple[int, int, np.ndarray, np.ndarray]]
     walk_starts: bool
     walk_ends: bool
+    partitions: int
 
     def records(self) -> list[bytes]:
         """The changelog records."""
-        return changelog.encode(self.checkpoint, self.fingerprint, self.sections, self.walk_starts)
+        return changelog.encode(
+            self.checkpoint, self.fingerprint, self.sections, self.walk_starts, partitions=self.partitions
+        )

@@ -18,6 +18,7 @@ import typer
 from assetstream.streams import admin, logs
 from assetstream.streams import settings as settings_module
 from assetstream.streams.health import HealthServer
+from assetstream.streams.outages import watch_kafka
 from assetstream.streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -49,10 +50,10 @@ def worker(
 
 def _check_schema(settings: Settings) -> None:
     """A schema that isn't ours is a reason not to start; ClickHouse being away is none: rows wait in Kafka."""
-    from assetstream.sinks.clickhouse import ClickHouseAway, connect
+    from assetstream.sinks.clickhouse import PATIENCE_S, ClickHouseAway, connect
     from assetstream.sinks.migrations import check
 
-    with suppress(ClickHouseAway), closing(connect(settings)) as client:
+    with suppress(ClickHouseAway), closing(connect(settings, PATIENCE_S)) as client:
         check(client, settings)
 
 
@@ -82,9 +83,11 @@ async def serve(settings: Settings, agents: bool = True, sinks: bool = True) -> 
         await asyncio.to_thread(warm_up, settings)
         parts["agents"].warm = True
     gc.freeze()  # what is loaded by now stays; collections need not look at it again
+    watch = asyncio.create_task(watch_kafka(settings))
     try:
         await _until_all_end({name: part.run for name, part in parts.items()}, parts)
     finally:
+        watch.cancel()
         await health.stop()
     log.info("worker stopped")
 

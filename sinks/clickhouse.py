@@ -34,6 +34,10 @@ TRANSIENT_CODES = frozenset(
         999,  # KEEPER_EXCEPTION
     }
 )
+#: how long ClickHouse may take to accept a connection
+CONNECT_S = 5
+#: how long a worker waits for an answer: for a write it repeats harmlessly, and it must end soon when asked to
+PATIENCE_S = 10
 LOGIN_CODES = frozenset({192, 193, 194, 516})
 UNKNOWN_DATABASE = 81
 
@@ -41,8 +45,9 @@ UNKNOWN_DATABASE = 81
 _WRAPPING = re.compile(r"^.*?\bDB::Exception: |\s*\(version [^()]*(\([^()]*\))?[^()]*\)|\s*\(for url [^()]*\)")
 _CAUSE = re.compile(r"\[(Errno \d+|SSL[^\]]*)\] [^\"')(]+|timed out")
 
-# it also logs what it raises
-logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+# both also log what they raise, and the first raises the level of the second
+for _name in ("clickhouse_connect", "urllib3"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 class ClickHouseError(RuntimeError):
@@ -75,9 +80,10 @@ def translate(error: Exception, url: str) -> ClickHouseError:
     return ClickHouseAway(url, f"ClickHouse at {url} does not answer: {cause[0].strip() if cause else text}", code)
 
 
-def connect(settings: Settings) -> Client:
+def connect(settings: Settings, patience_s: float = 300) -> Client:
     """A client for this installation's database, safe to share between threads (it has no session).
 
+    patience_s: how long an answer may take. A server that stands still accepts connections, and says nothing.
     Raises ClickHouseAway when nothing answers there, ClickHouseRefused when the login is wrong.
     """
     url = settings.clickhouse_url
@@ -96,6 +102,8 @@ def connect(settings: Settings) -> Client:
             ca_cert=str(ca) if ca else None,
             autogenerate_session_id=False,
             query_retries=0,
+            connect_timeout=CONNECT_S,
+            send_receive_timeout=patience_s,
         )
     except Error as error:
         raise translate(error, url) from error

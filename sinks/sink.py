@@ -8,6 +8,7 @@ up can't commit, and so can't insert.
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -18,10 +19,10 @@ from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPart
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from faust.types import TP
 
-from assetstream.sinks.clickhouse import ClickHouseAway, connect
+from assetstream.sinks.clickhouse import PATIENCE_S, ClickHouseAway, connect
 from assetstream.sinks.migrations import check
 from assetstream.sinks.writer import ClickHouseInserts, Fenced, PartitionWriter
-from assetstream.streams import membership, metrics, topics
+from assetstream.streams import membership, metrics, outages, topics
 from assetstream.streams.app import crash, make_app, raw_topic
 from assetstream.streams.connection import Connection
 from assetstream.streams.membership import Member
@@ -33,6 +34,11 @@ log = structlog.get_logger(__name__)
 
 #: rows wait at most about this long before they are inserted
 TICK_S = 0.5
+#: bytes that wait in all partitions together beyond which no more are taken
+MOST_HELD_BYTES = 32 << 20
+#: how long we look for what waits while ClickHouse is away
+LOOK_S = 5.0
+_NEVER = -1
 
 
 class KafkaCommits:
@@ -55,7 +61,7 @@ class KafkaCommits:
                     await self._transactions.abort()
                     if error_code(error) in FENCED:
                         raise Fenced(str(error)) from error
-                    log.warning("sink can't commit, trying again", error=str(error), pause_s=pause)
+                    outages.try_again("the sink can't commit", repr(error), pause)
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, 10)
 
@@ -77,9 +83,9 @@ class Sink:
         self.writers: dict[int, PartitionWriter] = {}
         self.assigned: set[int] = set()
         self.epoch = 0
-        self._connected = False
         self._connection = Connection(settings)
         self._inserts = ClickHouseInserts(settings)
+        self._unread: int | None = None  # time of the oldest record that waits while ClickHouse keeps us from starting
         self._stopping = asyncio.Event()
         self._error: BaseException | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -91,11 +97,20 @@ class Sink:
 
     async def run(self) -> None:
         """Work until `stop()`; then insert what is in hand and leave the group."""
-        await self._wait_for_clickhouse()
-        if self._stopping.is_set():
-            return
+        gauges = asyncio.create_task(self._gauges())
+        try:
+            await self._wait_for_clickhouse()
+            if not self._stopping.is_set():
+                await self._work()
+        finally:
+            gauges.cancel()
+        if self._error is not None:
+            raise self._error
+
+    async def _work(self) -> None:
         await self.app.start()
-        loops = [asyncio.create_task(loop()) for loop in (self._tick_loop, self._stop_with_faust)]
+        loops = [asyncio.create_task(loop()) for loop in (self._tick_loop, self._seek_what_was_dropped)]
+        loops.append(asyncio.create_task(self._stop_with_faust()))
         try:
             await self._stopping.wait()
         finally:
@@ -111,8 +126,6 @@ class Sink:
             await self.app.stop()
             await asyncio.to_thread(self._inserts.close)
             await self._connection.close()
-        if self._error is not None:
-            raise self._error
 
     def stop(self, error: BaseException | None = None) -> None:
         """Ask `run` to end; with an error: because of it."""
@@ -136,15 +149,36 @@ class Sink:
         while not self._stopping.is_set():
             try:
                 await asyncio.to_thread(self._check)
+                self._unread = None
+                outages.CLICKHOUSE.ends()
                 return
             except ClickHouseAway as error:
                 metrics.CLICKHOUSE_ERRORS.inc()
-                log.warning("ClickHouse does not answer, trying again", error=str(error), pause_s=pause)
+                outages.CLICKHOUSE.begins(str(error))
+                self._unread = await asyncio.to_thread(self._oldest_unread)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 10)
 
+    def _oldest_unread(self) -> int | None:
+        """Kafka's time, in milliseconds, of the oldest record that waits for the sinks; None when none is found."""
+        config = {"group.id": self.settings.group("sinks"), "enable.auto.commit": False, "enable.partition.eof": True}
+        consumer = Consumer(self.settings.kafka(**config, **{"auto.offset.reset": "earliest", "log_level": 0}))
+        tps = [TopicPartition(self.topic, number) for number in range(self.settings.partitions)]
+        times: dict[int, int] = {}
+        try:
+            consumer.assign(consumer.committed(tps, LOOK_S))
+            end = time.monotonic() + LOOK_S
+            while len(times) < len(tps) and time.monotonic() < end:
+                for message in consumer.consume(len(tps), 0.1):
+                    times.setdefault(message.partition(), _NEVER if message.error() else message.timestamp()[1])
+        except KafkaException:
+            return self._unread
+        finally:
+            consumer.close()
+        return min((at for at in times.values() if at != _NEVER), default=None)
+
     def _check(self) -> None:
-        client = connect(self.settings)
+        client = connect(self.settings, PATIENCE_S)
         try:
             check(client, self.settings)
         finally:
@@ -153,14 +187,18 @@ class Sink:
     # -- records ------------------------------------------------------------------------------------------------------
 
     async def _agent(self, stream: faust.StreamT) -> None:
+        room = self.app.consumer.room
         async for event in stream.noack().events():
+            room.clear()  # what can't be inserted waits in Kafka, not here
             try:
                 for run in event.value:
                     await self._take(run.records.partition, run)
+                await self._have_room(self.epoch)
             except Fenced:
                 pass  # the next assignment brings new writers
             except Exception as error:
                 self.stop(error)
+            room.set()
 
     async def _take(self, number: int, run: Run) -> None:
         epoch = self.epoch
@@ -173,7 +211,21 @@ class Sink:
         if not await writer.add(run.records, run.begins, run.ends) and self.epoch == epoch:
             await self.app.consumer.seek(TP(self.topic, number), writer.next)
 
-    async def _tick_loop(self) -> None:
+    async def _have_room(self, epoch: int) -> None:
+        while sum(writer.backlog for writer in self.writers.values()) > MOST_HELD_BYTES:
+            if self.epoch != epoch or self._stopping.is_set():
+                return
+            await asyncio.sleep(0.02)  # each tick writes what waits
+
+    async def _gauges(self) -> None:
+        """How far behind, for who watches; beside all that waits for ClickHouse."""
+        while True:
+            waiting = [writer.oldest for writer in self.writers.values()]
+            oldest = min((at for at in (self._unread, *waiting) if at is not None), default=None)
+            metrics.ANALYTICS_DELAY.set(0 if oldest is None else max(0.0, time.time() - oldest / 1000))
+            await asyncio.sleep(TICK_S)
+
+    async def _seek_what_was_dropped(self) -> None:
         stalls = Stalls()
         while True:
             await asyncio.sleep(TICK_S)
@@ -182,11 +234,16 @@ class Sink:
                 with suppress(IllegalStateError, AssertionError):  # aiokafka's, for what is not assigned any more
                     end = self.app.consumer.highwater(tp) or 0
                     metrics.LAG.labels(topics.ANALYTICS, number).set(max(0, end - writer.next))
-                    if self.writers.get(number) is writer and stalls.stalled(tp, writer.next, end, writer.is_idle):
+                    idle = writer.is_idle and self.app.consumer.room.is_set()  # else it may be in the agent's queue
+                    if self.writers.get(number) is writer and stalls.stalled(tp, writer.next, end, idle):
                         log.warning(
                             "records wait but don't come, seeking back", topic=topics.ANALYTICS, partition=number
                         )
                         await self.app.consumer.seek(tp, writer.next)
+
+    async def _tick_loop(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
             try:
                 await asyncio.gather(*(writer.tick() for writer in self.writers.values()))
             except Fenced:
@@ -218,6 +275,7 @@ class Sink:
         self.epoch += 1
         self.assigned = {tp.partition for tp in assigned}
         self.writers = {}
+        outages.CLICKHOUSE.forget()  # whoever waited for it has ended with the last assignment
         task = asyncio.get_running_loop().create_task(self._start_writers(self.epoch, member))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -229,7 +287,7 @@ class Sink:
                 name, committed, starts = await asyncio.to_thread(self._positions)
                 break
             except KafkaException as error:
-                log.warning("sink can't read its positions, trying again", error=str(error.args[0]), pause_s=pause)
+                outages.try_again("the sink can't read its positions", str(error.args[0]), pause)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 10)
         try:

@@ -30,7 +30,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
-import structlog
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import Error
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
@@ -38,12 +37,10 @@ from tenacity.wait import wait_base
 
 from assetstream.models.records import Records
 from assetstream.sinks.batches import combine
-from assetstream.sinks.clickhouse import ClickHouseAway, connect, translate
+from assetstream.sinks.clickhouse import PATIENCE_S, ClickHouseAway, connect, translate
 from assetstream.sinks.schema import TABLES
-from assetstream.streams import faults, metrics
+from assetstream.streams import faults, metrics, outages
 from assetstream.streams.settings import Settings
-
-log = structlog.get_logger(__name__)
 
 #: a range ends with the record that reaches one of these
 RANGE_BYTES = 16 << 20
@@ -121,7 +118,7 @@ class ClickHouseInserts:
     def _insert(self, table: str, messages: Sequence[bytes], token: str) -> int:
         block, rows = combine(messages)
         if self._client is None:
-            self._client = connect(self._settings)
+            self._client = connect(self._settings, PATIENCE_S)
         try:
             self._client.raw_insert(
                 f"{self._settings.clickhouse_database}.{table}",
@@ -140,8 +137,19 @@ class ClickHouseInserts:
             self._client.close()
 
 
+def _clocks() -> tuple[float, float]:
+    """The clock that is set back and forth, and the one that stands still with the machine."""
+    return time.time(), time.monotonic()
+
+
+def _elapsed(since: tuple[float, float]) -> float:
+    """Seconds since then, by the clock that says more: rather one commit too many than a late insert."""
+    return max(now - then for now, then in zip(_clocks(), since, strict=True))
+
+
 class _Message(NamedTuple):
     offset: int
+    timestamp: int
     table: str
     value: bytes
 
@@ -200,7 +208,7 @@ class PartitionWriter:
         if begins > self.next:
             return False
         for i in range(int(records.offset.searchsorted(self.next)), records.n):
-            self._take(int(records.offset[i]), records.key(i), records.value(i))
+            self._take(int(records.offset[i]), int(records.timestamp[i]), records.key(i), records.value(i))
         self.next = max(self.next, ends)
         while self._is_full and await self._write():
             pass
@@ -221,19 +229,29 @@ class PartitionWriter:
         await self._settle()
 
     @property
+    def backlog(self) -> int:
+        """Bytes that it took and could write; 0 while an intended range is not all here: that must come first."""
+        return 0 if self._planned is not None and self.next <= self._planned[1] else self._bytes
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing it took waits to be written."""
         return not self._waiting
 
     @property
+    def oldest(self) -> int | None:
+        """Kafka's time, in milliseconds, of the first record that waits to be written."""
+        return self._waiting[0].timestamp if self._waiting else None
+
+    @property
     def _is_full(self) -> bool:
         return self._bytes >= self._range_bytes or len(self._waiting) >= self._range_records
 
-    def _take(self, offset: int, key: bytes | None, value: bytes | None) -> None:
+    def _take(self, offset: int, timestamp: int, key: bytes | None, value: bytes | None) -> None:
         table = (key or b"").decode(errors="replace")
         if table not in TABLES or not value:
             raise UnknownTable(self.partition, offset, key)
-        self._waiting.append(_Message(offset, table, value))
+        self._waiting.append(_Message(offset, timestamp, table, value))
         self._bytes += len(value)
 
     async def _write(self) -> bool:
@@ -254,15 +272,16 @@ class PartitionWriter:
             )
             async for attempt in retry:
                 with attempt:
-                    intended = float("-inf")
+                    intended = (float("-inf"), 0.0)
                     for table in list(tables):
-                        if time.time() - intended > FRESH_S:
+                        if _elapsed(intended) > FRESH_S:
                             await self._commits.commit({self.partition: (first, json.dumps({"to": last}))})
-                            intended = time.time()
+                            intended = _clocks()
                             faults.reach("sink.announced")
                         await self._insert(table, tables[table], first, last)
                         faults.reach("sink.inserted")
                         del tables[table]
+            outages.CLICKHOUSE.ends()
             self._drop(len(messages))
             return True
 
@@ -310,12 +329,5 @@ class PartitionWriter:
 
     def _report(self, state: RetryCallState) -> None:
         assert state.outcome is not None
-        assert state.next_action is not None
         metrics.CLICKHOUSE_ERRORS.inc()
-        log.warning(
-            "ClickHouse is away, the insert is tried again",
-            partition=self.partition,
-            attempt=state.attempt_number,
-            pause_s=round(state.next_action.sleep, 1),
-            error=str(state.outcome.exception()),
-        )
+        outages.CLICKHOUSE.begins(str(state.outcome.exception()))

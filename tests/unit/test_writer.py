@@ -303,17 +303,18 @@ async def test_a_stopped_writer_that_wakes_up_adds_nothing_twice() -> None:
     assert inserts.rows == log.expected()
 
 
+@pytest.mark.parametrize(("wall", "since_start"), [(3600, 0), (60, 60), (-3600, 60)])
 async def test_a_writer_stopped_between_two_inserts_asks_again_before_the_second(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, wall: int, since_start: int
 ) -> None:
-    clock = [1000.0]
-    monkeypatch.setattr(writer.time, "time", lambda: clock[0])
+    clocks = [1000.0, 1000.0]
+    monkeypatch.setattr(writer, "_clocks", lambda: tuple(clocks))
     group, inserts, log = Group(), MemoryInserts(), Log()
     log.append("fills", "prices")
 
     async def stopped(table: str, messages: Sequence[bytes], token: str) -> int:
         rows = await MemoryInserts.insert(inserts, table, messages, token)
-        clock[0] += 3600
+        clocks[:] = clocks[0] + wall, clocks[1] + since_start
         group.generation += 1
         return rows
 

@@ -29,10 +29,10 @@ from assetstream.models.decimals import units
 from assetstream.models.decode import decode_marks, encode_mark
 from assetstream.models.records import records_of
 from assetstream.models.state import text
-from assetstream.streams import faults
+from assetstream.streams import faults, operations
 from assetstream.streams.admin import TIMEOUT_S, Admin, TopicMismatch
 from assetstream.streams.settings import Settings, load
-from assetstream.streams.topics import ACCOUNT_CHANGELOG, MARKS, PRICE_CHANGELOG, specs
+from assetstream.streams.topics import ACCOUNT_CHANGELOG, MARKS, OPERATIONS, PRICE_CHANGELOG, specs
 from assetstream.tables.repartition import Rows, anew, split_accounts, split_prices
 from assetstream.tables.restore import OtherPartitions, restore
 from assetstream.tables.restore import Progress as Restored
@@ -197,11 +197,19 @@ class Repartition:
                     checkpoint = partition.store.checkpoint + 1 if number == partition.number else 1
                     writer.write(self.before.topic(partition.changelog), number, anew(rows, checkpoint, self.new))
                     bar.advance(bar.task_ids[0])
+        writer.write(self.before.topic(OPERATIONS), 0, [self._deed(states)], f"repartition/{self.new}".encode())
         writer.flush()
         self._check_at_rest("; nothing was changed but the changelogs' number of partitions: run this again")
         faults.reach("repartition.produced")
         writer.commit()
-        return [TopicPartition(*place, offset) for place, offset in writer.first.items() if place[1] < self.old]
+        old = [(topic, number) for topic in self._changelogs for number in range(self.old)]
+        return [TopicPartition(*place, writer.first[place]) for place in old]
+
+    def _deed(self, states: _States) -> bytes:
+        """For the record: by input partition, the first offset that is taken under the new number."""
+        names = [(name, each) for each in states.each for name in each.inputs]
+        begins = {f"{name}-{each.number}": each.applied(name) + 1 for name, each in names}
+        return operations.signed(partitions_before=self.old, partitions=self.new, begins=begins)
 
     def _split(self, partition: Partition) -> dict[int, Rows]:
         split: Any = split_accounts if isinstance(partition, AccountPartition) else split_prices
@@ -242,12 +250,12 @@ class _Writer:
         self._failed: KafkaError | None = None
         producer.begin_transaction()
 
-    def write(self, topic: str, partition: int, values: list[bytes]) -> None:
+    def write(self, topic: str, partition: int, values: list[bytes], key: bytes | None = None) -> None:
         """Have these records written, in order."""
         for value in values:
             while True:
                 try:
-                    self._producer.produce(topic, value, partition=partition, on_delivery=self._delivered)
+                    self._producer.produce(topic, value, key, partition, on_delivery=self._delivered)
                     break
                 except BufferError:
                     self._producer.poll(0.1)

@@ -306,10 +306,10 @@ class Sink:
 
     def _positions(self) -> tuple[str, dict[int, tuple[int, str]], dict[int, int]]:
         """The log's name for tokens; (committed offset, metadata) and log start by partition."""
-        admin = AdminClient(self.settings.kafka(log_level=3))
+        admin = AdminClient(self.settings.kafka(log_level=0))
         described = admin.describe_topics(TopicCollection([self.topic]), request_timeout=10)[self.topic].result()
         tps = [TopicPartition(self.topic, number) for number in self.assigned]
-        consumer = Consumer(self.settings.kafka(**{"group.id": self.settings.group("sinks"), "log_level": 3}))
+        consumer = Consumer(self.settings.kafka(**{"group.id": self.settings.group("sinks"), "log_level": 0}))
         try:
             committed = {tp.partition: (tp.offset, tp.metadata or "") for tp in consumer.committed(tps, 10)}
         finally:

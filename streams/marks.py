@@ -126,7 +126,7 @@ class MarkFollower:
                     "auto.offset.reset": "earliest",
                     "fetch.wait.max.ms": 100,
                     "queued.min.messages": 1_000_000,
-                    "log_level": 3,
+                    "log_level": 0,
                 }
             )
         )
@@ -142,7 +142,7 @@ class MarkFollower:
             consumer.close()
 
     def _ends(self, partitions: list[TopicPartition]) -> dict[int, int]:
-        admin = AdminClient(self._settings.kafka(log_level=3))
+        admin = AdminClient(self._settings.kafka(log_level=0))
         futures = admin.list_offsets(
             dict.fromkeys(partitions, OffsetSpec.latest()),
             isolation_level=IsolationLevel.READ_COMMITTED,

@@ -19,7 +19,7 @@ from assetstream.streams.settings import Settings
 log = structlog.get_logger(__name__)
 
 #: how often Kafka is asked whether it is there, and how long it may think about it
-LOOK_S, PATIENCE_S = 1.0, 3.0
+LOOK_S, PATIENCE_S = 1.0, 5.0
 
 
 class Outage:

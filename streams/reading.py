@@ -35,7 +35,7 @@ def read_to_end(
     total = sum(ends[topic, p] - begins[topic, p] for p in at)
     left = set(at)
     config = {"group.id": settings.group("reader"), "enable.auto.commit": False, "auto.offset.reset": "error"}
-    committed = {"isolation.level": "read_committed", "enable.partition.eof": True, "log_level": 3}
+    committed = {"isolation.level": "read_committed", "enable.partition.eof": True, "log_level": 0}
     consumer = Consumer(settings.kafka(**config, **committed))
     try:
         consumer.assign([TopicPartition(topic, p, offset) for p, offset in at.items()])

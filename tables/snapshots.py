@@ -116,7 +116,7 @@ class Snapshots:
                 log.warning("snapshots not written this time", error=str(error))
 
     def _delete_records(self, before: dict[tuple[str, int], int]) -> None:
-        admin = AdminClient(self._settings.kafka(log_level=3))
+        admin = AdminClient(self._settings.kafka(log_level=0))
         offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in before.items()]
         try:
             for future in admin.delete_records(offsets, request_timeout=10).values():
@@ -131,7 +131,7 @@ class Snapshots:
     def _identity(self, topic: str) -> str:
         """The cluster's and the topic's own ids: a topic that was made anew is another."""
         if topic not in self._identities:
-            admin = AdminClient(self._settings.kafka(log_level=3))
+            admin = AdminClient(self._settings.kafka(log_level=0))
             cluster = admin.describe_cluster(request_timeout=10).result().cluster_id
             described = admin.describe_topics(TopicCollection([topic]), request_timeout=10)[topic].result()
             self._identities[topic] = f"{cluster}/{topic}/{described.topic_id}"

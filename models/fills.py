@@ -189,10 +189,11 @@ def _trades(strings, book, ids, batch, verdict, fills, alerts, found, counts):  
             verdict[m] = _DUPLICATE
             continue
 
-        # find what is known of it; nothing is added before it is accepted
+        # Find what is known of it; nothing is added before it is accepted. What was found ahead stays right, rows are
+        # never removed; what was not found then may be there by now: the position, or only its currency's name.
         user, name, symbol, currency = found[0, m], found[1, m], found[2, m], found[3, m]
         p, i = found[4, m], found[5, m]
-        if i < 0:
+        if i < 0 or currency < 0:
             user = _find(strings, batch, _USER, m)
             name = _find(strings, batch, _PORTFOLIO, m)
             symbol = _find(strings, batch, _SYMBOL, m)

@@ -441,8 +441,12 @@ def test_a_restored_state_goes_on_exactly_where_it_was(market: list[Any], data: 
     assert other.persisted() == pair.machine.persisted()
 
 
+#: after anything at all, so many trades in one batch that what is new in it is looked for again in it
+MANY_TRADES = st.builds(list.__add__, MARKET, st.lists(keyed("trades", TRADES), min_size=5, max_size=24))
+
+
 @RUN
-@given(MARKET)
+@given(MARKET | MANY_TRADES)
 def test_batches_give_what_single_messages_give(market: list[Any]) -> None:
     single, batched = Machine(), Machine()
     offsets = dict.fromkeys(INPUTS, 0)

@@ -176,3 +176,17 @@ def test_the_key_is_looked_at_before_the_id() -> None:
     state = book(first).state
     result = book({**first, "price": "11"}, {**first, "quantity": "1e19", "price": "1e19"}, state=state, key=b"bob")
     assert list(result.verdict) == [Verdict.KEY_MISMATCH, Verdict.OUT_OF_RANGE]
+
+
+@pytest.mark.parametrize("between", range(16))
+def test_a_currency_that_is_new_in_this_batch_is_that_of_the_position(between: int) -> None:
+    """What the kernel finds ahead of its turn may be out of date when its turn comes: the position and its currency
+    are new, all other names were known, and the next fill of it is so many messages on."""
+    known = book(trade(0, "BUY", "1", "10"), trade(1, "BUY", "1", "10", user_id="bob", symbol="TM"), key=b"ann")
+    assert known.verdict.tolist() == [Verdict.APPLIED, Verdict.KEY_MISMATCH]
+    state = book(trade(2, "BUY", "1", "10", portfolio_id="TM"), state=known.state).state  # a name like the symbol's
+    yen = {"symbol": "TM", "currency": "JPY"}
+    others = [trade(10 + i, "BUY", "1", "10") for i in range(between)]
+    result = book(trade(3, "BUY", "1", "7000", **yen), *others, trade(4, "SELL", "1", "7100", **yen), state=state)
+    assert result.verdict.tolist() == [Verdict.APPLIED] * (between + 2)
+    assert units(result.fills[-1], "fill_realized_pnl") == 100 * UNIT

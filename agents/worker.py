@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -45,6 +46,7 @@ from assetstream.streams.connection import Connection
 from assetstream.streams.marks import MarkFollower, MarkPublisher
 from assetstream.streams.reading import Unreadable
 from assetstream.streams.settings import Settings
+from assetstream.streams.transaction import abort_left_open
 from assetstream.streams.transport import Run, Stalls
 from assetstream.tables.restore import Progress, Superseded, offsets, restore
 from assetstream.tables.snapshots import Snapshots
@@ -77,6 +79,10 @@ ANALYTICS_TURN = 64
 Offsets = dict[tuple[str, int], int]
 #: what operators did, by key
 Deeds = dict[str, dict[str, Any]]
+
+
+#: by changelog: an input whose committed offsets tell whose the changelog's last records are
+INPUT_OF = {topics.ACCOUNT_CHANGELOG: "trades", topics.PRICE_CHANGELOG: "prices"}
 
 
 class RecordsLost(RuntimeError):
@@ -719,9 +725,20 @@ class Worker:
                 topic = self.settings.topic(name)
                 stores = {partition.number: partition.store for partition in loaded if partition.changelog == name}
                 snapshots = self._snapshots.open(topic, mine)
-                restore(self.settings, topic, stores, snapshots, lambda: self.epoch == epoch, self.restoring)
+                left_open = partial(self._abort_left_open, INPUT_OF[name])
+                restore(self.settings, topic, stores, snapshots, lambda: self.epoch == epoch, self.restoring, left_open)
         finally:
             metrics.RESTORED_ROWS.inc(self.restoring.rows)  # also of one that was superseded: the next goes on from it
+
+    def _abort_left_open(self, topic: str, numbers: set[int]) -> None:
+        """In the thread of a restore, which an open transaction holds up."""
+        places = [(self.settings.topic(topic), number) for number in sorted(numbers)]
+        group, own = self.settings.group("agents"), self._checkpointer.name
+        abort = abort_left_open(self._connection, group, places, own)
+        try:
+            asyncio.run_coroutine_threadsafe(abort, self._loop).result()
+        except (KafkaError, OSError) as error:
+            log.warning("waiting for an open transaction to time out", error=repr(error))
 
     def _input_offsets(self, loaded: list[Partition], spec: OffsetSpec) -> Offsets:
         wanted = {

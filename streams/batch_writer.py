@@ -58,7 +58,7 @@ def _column(array: np.ndarray, dtype: type) -> np.ndarray:
     return column
 
 
-class Producer(NamedTuple):
+class ProducerId(NamedTuple):
     """Who writes, for the broker's check of sequences; `ANYBODY`: no check."""
 
     id: int
@@ -66,7 +66,7 @@ class Producer(NamedTuple):
     transactional: bool
 
 
-ANYBODY = Producer(-1, -1, False)
+ANYBODY = ProducerId(-1, -1, False)
 
 
 class Batch(NamedTuple):
@@ -105,7 +105,7 @@ def _starts(lengths: np.ndarray) -> np.ndarray:
 class BatchWriter:
     """Writes the batches of one producer: knows the next sequence number of each partition."""
 
-    def __init__(self, producer: Producer = ANYBODY) -> None:
+    def __init__(self, producer: ProducerId = ANYBODY) -> None:
         self._producer = producer
         self._sequences: dict[str, np.ndarray] = {}
 

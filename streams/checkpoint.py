@@ -49,6 +49,11 @@ class Checkpointer:
         self._transactions = Transactions(connection, group)
 
     @property
+    def name(self) -> str:
+        """Its transactional id; also the metadata of the offsets it commits: so a successor knows whose they are."""
+        return self._transactions.name
+
+    @property
     def is_open(self) -> bool:
         """Whether a checkpoint can be written: `open` was called, and what failed since could be aborted."""
         return self._transactions.is_open
@@ -108,5 +113,5 @@ class Checkpointer:
             if isinstance(result, BaseException):
                 raise result
         faults.reach("checkpoint.produced")
-        await self._transactions.send_offsets({place: (offset, "") for place, offset in sources.items()}, member)
+        await self._transactions.send_offsets({place: (offset, self.name) for place, offset in sources.items()}, member)
         return results[0]  # type: ignore[return-value]

@@ -22,7 +22,7 @@ from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
 from assetstream.streams.app import credentials
 from assetstream.streams.batch_writer import Batch
-from assetstream.streams.protocol import Exactly, ProduceRequest_v8
+from assetstream.streams.protocol import Exactly, OffsetFetchRequest_v7, ProduceRequest_v8
 from assetstream.streams.settings import Settings
 
 #: an answer that takes longer won't come: longer than a transaction may last
@@ -34,6 +34,8 @@ REPLICATION_TIMEOUT_MS = 10_000
 
 #: offset of the first record of a batch, by (topic, partition), in the order the batches were sent
 Placed = dict[tuple[str, int], list[range]]
+#: a group's offset (−1: none) and its metadata, by (topic, partition)
+Committed = dict[tuple[str, int], tuple[int, str]]
 
 
 class Connection:
@@ -78,6 +80,24 @@ class Connection:
         """Send a request to a coordinator, apart from the stream of batches; -> its answer."""
         client = await self.client()
         return await client.send(node, Exactly(request), group=ConnectionGroup.COORDINATION)
+
+    async def committed(self, group: str, places: Iterable[tuple[str, int]], decided: bool) -> Committed:
+        """What a group has committed of (topic, partition)s. Raises KafkaError; when `decided`, also while a commit is
+        part of a transaction that is still open.
+        """
+        by_topic: dict[str, list[int]] = {}
+        for topic, partition in places:
+            by_topic.setdefault(topic, []).append(partition)
+        topics: list[tuple[str, list[int], Any]] = [(topic, numbers, {}) for topic, numbers in by_topic.items()]
+        node = await self.coordinator(CoordinationType.GROUP, group)
+        answer = await self.ask(node, OffsetFetchRequest_v7(group, topics, decided, {}))
+        raise_for(answer.error_code, f"offsets of {group}")
+        found: Committed = {}
+        for topic, partitions, _ in answer.topics:
+            for partition, offset, _, metadata, code, _ in partitions:
+                raise_for(code, f"offset of {group} in {topic}-{partition}")
+                found[topic, partition] = offset, metadata or ""
+        return found
 
     async def produce(self, rounds: Sequence[Sequence[Batch]], transactional_id: str | None = None) -> Placed:
         """Send rounds of batches, each round's in one request per broker; -> where they are. All, or KafkaError.

@@ -18,6 +18,7 @@ from aiokafka.protocol.transaction import (
 )
 from aiokafka.protocol.types import (
     Array,
+    Boolean,
     CompactArray,
     CompactString,
     Int16,
@@ -36,6 +37,7 @@ __all__ = [
     "EndTxnRequest_v0",
     "Exactly",
     "InitProducerIdRequest_v0",
+    "OffsetFetchRequest_v7",
     "ProduceRequest_v8",
     "TxnOffsetCommitRequest_v3",
 ]
@@ -110,6 +112,54 @@ class ProduceRequest_v8(RequestStruct):  # noqa: N801
     def encode(self) -> bytes:
         """The request's body; the batches are copied once."""
         return b"".join(self._parts)
+
+
+class OffsetFetchResponse_v7(Response):  # noqa: N801
+    """Per partition: committed offset (−1: none), leader epoch, metadata, error code."""
+
+    API_KEY = 9
+    API_VERSION = 7
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("topic", COMPACT_TEXT),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("partition", Int32),
+                        ("offset", Int64),
+                        ("leader_epoch", Int32),
+                        ("metadata", COMPACT_TEXT),
+                        ("error_code", Int16),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("error_code", Int16),
+        ("tags", TaggedFields),
+    )
+
+
+class OffsetFetchRequest_v7(RequestStruct):  # noqa: N801
+    """What a group has committed; the first version that can insist on it being decided."""
+
+    API_KEY = 9
+    API_VERSION = 7
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = OffsetFetchResponse_v7
+    SCHEMA = Schema(
+        ("group_id", COMPACT_TEXT),
+        (
+            "topics",
+            CompactArray(("topic", COMPACT_TEXT), ("partitions", CompactArray(Int32)), ("tags", TaggedFields)),
+        ),
+        ("require_stable", Boolean),
+        ("tags", TaggedFields),
+    )
 
 
 class TxnOffsetCommitResponse_v3(Response):  # noqa: N801

@@ -21,7 +21,8 @@ from aiokafka import errors
 from aiokafka.client import CoordinationType
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential
 
-from assetstream.streams.batch_writer import Batch, BatchWriter, Outgoing, Producer
+from assetstream.streams import outages
+from assetstream.streams.batch_writer import Batch, BatchWriter, Outgoing, ProducerId
 from assetstream.streams.connection import Connection, Placed, raise_for
 from assetstream.streams.membership import Member
 from assetstream.streams.protocol import (
@@ -57,6 +58,21 @@ def error_code(error: BaseException) -> int | None:
     return getattr(error, "errno", None)
 
 
+async def abort_left_open(connection: Connection, group: str, places: Sequence[tuple[str, int]], own: str) -> None:
+    """Abort what the last owners of these source partitions (topic, partition) left open. Raises KafkaError.
+
+    Who committed offsets last stands in their metadata. A dead owner's transaction would else stay open until it times
+    out, and hold up all readers of what it wrote. A live one is fenced and starts over, which costs it a restore; but
+    no healthy owner has anything open in a partition that is ours.
+    """
+    # its last offsets may themselves be part of what is left open
+    committed = await connection.committed(group, places, decided=False)
+    owners = {metadata for _, metadata in committed.values() if metadata.startswith(f"{group}-")} - {own}
+    for owner in sorted(owners):
+        await Transactions(connection, group, owner).init()
+        log.info("aborted what a worker before us left open, if anything", transactional_id=owner)
+
+
 class Transactions:
     """The transactions of one process for the consumer group `group`, one after the other.
 
@@ -64,20 +80,20 @@ class Transactions:
     Every method raises aiokafka's KafkaError.
     """
 
-    def __init__(self, connection: Connection, group: str) -> None:
+    def __init__(self, connection: Connection, group: str, name: str | None = None) -> None:
         self._connection = connection
-        # One that nobody else has, and that says who it is: fencing is by the group, not by this.
-        self.name = f"{group}-{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        #: the transactional id. One that nobody else has, and that says who it is: fencing is by the group, not by this.
+        self.name = name or f"{group}-{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         #: whether a transaction can begin: `init` was called, and what failed since could be aborted
         self.is_open = False
         self._coordinators: dict[CoordinationType, int] = {}
-        self._producer = Producer(-1, -1, True)
+        self._producer = ProducerId(-1, -1, True)
         self._writer = BatchWriter()
 
     async def init(self) -> None:
         """A new epoch: what was open is aborted, what was decided stays decided."""
         answer = await self._ask(InitProducerIdRequest_v0(self.name, TIMEOUT_MS), PATIENCE_S, repeatable=True)
-        self._producer = Producer(answer.producer_id, answer.producer_epoch, True)
+        self._producer = ProducerId(answer.producer_id, answer.producer_epoch, True)
         self._writer = BatchWriter(self._producer)
         self.is_open = True
 
@@ -88,7 +104,8 @@ class Transactions:
         try:
             await asyncio.wait_for(self.init(), ABORT_PATIENCE_S)
         except (errors.KafkaError, OSError, TimeoutError) as error:
-            log.warning("Kafka aborts a transaction itself when it times out", name=self.name, error=repr(error))
+            if not outages.KAFKA.is_on:
+                log.warning("Kafka aborts a transaction itself when it times out", name=self.name, error=repr(error))
 
     def batches(self, records: Iterable[Outgoing]) -> list[list[Batch]]:
         """Rounds of batches for `produce`."""

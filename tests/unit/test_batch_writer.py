@@ -14,7 +14,7 @@ from assetstream.streams.batch_writer import (
     Batch,
     BatchWriter,
     Outgoing,
-    Producer,
+    ProducerId,
     murmur2,
     outgoing_of,
     partition_of,
@@ -46,7 +46,7 @@ def test_every_record_is_in_its_partitions_batch_in_order(records: list[Record])
 
 @given(records_lists.filter(len))
 def test_aiokafka_reads_the_same(records: list[Record]) -> None:
-    writer = BatchWriter(Producer(id=7, epoch=3, transactional=True))
+    writer = BatchWriter(ProducerId(id=7, epoch=3, transactional=True))
     for batch in writer.write([outgoing_of("t", records)])[0]:
         read = DefaultRecordBatch(bytes(batch.data))
         assert read.validate_crc()
@@ -57,7 +57,7 @@ def test_aiokafka_reads_the_same(records: list[Record]) -> None:
 
 
 def test_sequences_go_on_per_partition_and_around_at_two_to_the_31() -> None:
-    writer = BatchWriter(Producer(id=7, epoch=3, transactional=True))
+    writer = BatchWriter(ProducerId(id=7, epoch=3, transactional=True))
     records: list[Record] = [(0, None, b"a"), (2, None, b"b"), (0, None, b"c")]
 
     def sequences() -> dict[int, int]:
@@ -83,7 +83,7 @@ def test_without_a_producer_id_no_sequence_is_given() -> None:
 def test_what_does_not_fit_one_batch_comes_in_rounds() -> None:
     big = [(p, b"%d" % i, bytes([i]) * (BATCH_BYTES // 3)) for i in range(7) for p in (0, 1)]
     big.append((0, b"alone", b"x" * (2 * BATCH_BYTES)))
-    writer = BatchWriter(Producer(1, 0, True))
+    writer = BatchWriter(ProducerId(1, 0, True))
     rounds = writer.write([outgoing_of("t", big), outgoing_of("u", [(0, None, b"y")])])
     assert [len(batches) for batches in rounds] == [3, 2, 2, 2, 1]
     for batches in rounds:

@@ -98,13 +98,14 @@ async def write(broker: Broker, marks: Callable[[], Awaitable[None]] | None = No
 
 async def test_a_checkpoint_is_one_transaction_whose_end_comes_last() -> None:
     broker = Broker()
-    committed = await write(broker)
+    checkpointer = await opened(broker)
+    committed = await checkpointer.write(RECORDS, SOURCES, MEMBER)
     assert broker.kinds()[:2] == [INIT, ADD]
     assert sorted(map(str, broker.kinds()[2:4])) == sorted(map(str, ["produce", GROUP]))
     assert broker.kinds()[4:] == [OFFSETS, END]
     offsets, end = broker.asked[-2:]
     assert (offsets.group_id, offsets.generation_id, offsets.member_id) == ("agents", 5, "worker-1")
-    assert offsets.topics == [("trades", [(3, 42, -1, "", {})], {})]
+    assert offsets.topics == [("trades", [(3, 42, -1, checkpointer.name, {})], {})]
     assert end.transaction_result is True
     assert committed.placed == {("t", 0): [range(1)]}
     assert committed.records == 1

@@ -282,14 +282,17 @@ class Sink:
 
     async def _start_writers(self, epoch: int, member: Member) -> None:
         pause = 0.2
-        while self.epoch == epoch:
+        while True:
             try:
-                name, committed, starts = await asyncio.to_thread(self._positions)
+                name, starts = await asyncio.to_thread(self._log)
+                committed = await self._committed()
                 break
-            except KafkaException as error:
-                outages.try_again("the sink can't read its positions", str(error.args[0]), pause)
+            except (KafkaException, KafkaError, OSError) as error:
+                outages.try_again("the sink can't read its positions", repr(error), pause)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 10)
+                if self.epoch != epoch:
+                    return
         try:
             commits = KafkaCommits(self._connection, self.topic, member)
             for number in sorted(self.assigned):
@@ -304,16 +307,17 @@ class Sink:
         except Exception as error:
             self.stop(error)
 
-    def _positions(self) -> tuple[str, dict[int, tuple[int, str]], dict[int, int]]:
-        """The log's name for tokens; (committed offset, metadata) and log start by partition."""
+    async def _committed(self) -> dict[int, tuple[int, str]]:
+        """Committed offset and metadata by partition, once they are decided: no transaction over them is open."""
+        places = [(self.topic, number) for number in self.assigned]
+        committed = await self._connection.committed(self.settings.group("sinks"), places, decided=True)
+        return {number: position for (_, number), position in committed.items()}
+
+    def _log(self) -> tuple[str, dict[int, int]]:
+        """The log's name for tokens, and its start by partition."""
         admin = AdminClient(self.settings.kafka(log_level=0))
         described = admin.describe_topics(TopicCollection([self.topic]), request_timeout=10)[self.topic].result()
         tps = [TopicPartition(self.topic, number) for number in self.assigned]
-        consumer = Consumer(self.settings.kafka(**{"group.id": self.settings.group("sinks"), "log_level": 0}))
-        try:
-            committed = {tp.partition: (tp.offset, tp.metadata or "") for tp in consumer.committed(tps, 10)}
-        finally:
-            consumer.close()
         begins = admin.list_offsets(dict.fromkeys(tps, OffsetSpec.earliest()), request_timeout=10)
         starts = {tp.partition: future.result().offset for tp, future in begins.items()}
-        return f"{self.topic}:{described.topic_id}", committed, starts
+        return f"{self.topic}:{described.topic_id}", starts

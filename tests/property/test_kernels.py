@@ -441,12 +441,25 @@ def test_a_restored_state_goes_on_exactly_where_it_was(market: list[Any], data: 
     assert other.persisted() == pair.machine.persisted()
 
 
-#: after anything at all, so many trades in one batch that what is new in it is looked for again in it
-MANY_TRADES = st.builds(list.__add__, MARKET, st.lists(keyed("trades", TRADES), min_size=5, max_size=24))
+def first_trades(symbols: list[str]) -> list[Any]:
+    """Limits that name all symbols, then first trades of them in one portfolio: currencies and positions are new."""
+    limits = {"user_id": "u1", "portfolio_id": "p1", "version": 1, "updated_at": "2026-03-01T00:00:00Z"}
+    messages: list[tuple[str, dict[str, Any]]] = [
+        ("risk_limits", {**limits, "asset_limits": dict.fromkeys(QUOTES, "9")})
+    ]
+    for number, symbol in enumerate(symbols):
+        about = {"user_id": "u1", "portfolio_id": "p1", "wallet_id": "w", "symbol": symbol, "currency": QUOTES[symbol]}
+        deal = {"side": "BUY", "quantity": "1", "price": "2", "executed_at": "2026-03-01T00:00:00Z"}
+        messages.append(("trades", {"trade_id": str(number), **about, **deal}))
+    return [(topic, b"u1", json.dumps(message).encode()) for topic, message in messages]
+
+
+#: enough in one batch that what is new in it is met again in it, at any distance
+FIRST_TRADES = st.lists(st.sampled_from(sorted(QUOTES)), min_size=5, max_size=24).map(first_trades)
 
 
 @RUN
-@given(MARKET | MANY_TRADES)
+@given(MARKET | FIRST_TRADES)
 def test_batches_give_what_single_messages_give(market: list[Any]) -> None:
     single, batched = Machine(), Machine()
     offsets = dict.fromkeys(INPUTS, 0)

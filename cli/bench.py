@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from assetstream.cli.benchmarks import kernels, latency, memory, peers, profile, scaling, throughput
+from assetstream.cli.benchmarks import kernels, latency, memory, peers, profile, recovery, scaling, throughput
 from assetstream.cli.benchmarks.machine import in_a_line, machine
 from assetstream.cli.benchmarks.report import Table, write
 from assetstream.cli.stack import EmbeddedStack
@@ -40,6 +40,9 @@ class Sizes:
     scaling_positions: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
     partitions: tuple[int, ...] = (1, 2, 4, 8, 16)
     scaling_messages: int = 200_000
+    recovery_positions: int = 1_000_000
+    recovery_ids: int = 1_000_000
+    kills: int = 5
 
 
 #: everything once, small: shows that the benchmarks work, not how fast anything is
@@ -56,9 +59,12 @@ QUICK = Sizes(
     batches=(500, 2_000),
     scaling_positions=(1_000, 10_000),
     partitions=(),
+    recovery_positions=10_000,
+    recovery_ids=10_000,
+    kills=1,
 )
 
-PARTS = ("revaluation", "memory", "profile", "throughput", "raw", "peers", "latency", "scaling")
+PARTS = ("revaluation", "memory", "profile", "throughput", "raw", "peers", "latency", "scaling", "recovery")
 
 
 class Bench:
@@ -146,6 +152,13 @@ class Bench:
             *scaling.run(self.stack, s.partitions, s.scaling_messages, self._progress),
         ]
 
+    def recovery(self) -> list[Table]:
+        """A large state restored; alerts after a worker was killed."""
+        s = self.sizes
+        return recovery.run(
+            self.stack, s.recovery_positions, s.recovery_ids, s.kills, min(s.seconds, 10), self._progress
+        )
+
 
 def bench(
     parts: Annotated[
@@ -155,6 +168,7 @@ def bench(
     messages: Annotated[int | None, typer.Option(min=1_000, help="Trades in the backlog.")] = None,
     seconds: Annotated[float | None, typer.Option(min=1, help="How long latency is measured.")] = None,
     rate: Annotated[int | None, typer.Option(min=100, help="Trades a second there; a tenth of it prices.")] = None,
+    positions: Annotated[int | None, typer.Option(min=100, help="Positions that recovery restores.")] = None,
     kafka_streams: Annotated[
         bool, typer.Option("--kafka-streams", help="With Kafka Streams among the peers (needs a JDK).")
     ] = False,
@@ -171,7 +185,7 @@ def bench(
     if unknown := [part for part in chosen if part not in PARTS]:
         raise typer.BadParameter(f"{', '.join(unknown)}: the parts are {', '.join(PARTS)}")
     sizes = QUICK if quick else Sizes()
-    given = {"messages": messages, "seconds": seconds, "rate": rate}
+    given = {"messages": messages, "seconds": seconds, "rate": rate, "recovery_positions": positions}
     sizes = Sizes(**{**vars(sizes), **{name: value for name, value in given.items() if value is not None}})
     facts, tables = machine(), []
     console = Console(stderr=as_json)

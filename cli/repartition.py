@@ -101,7 +101,7 @@ class Repartition:
         """All steps that are left to do."""
         self._check_topics()
         self._check_at_rest()
-        self._producer()  # ends what an earlier run left open
+        state_producer(self.before)  # ends what an earlier run left open
         states = self._restore()
         faults.reach("repartition.restored")
         if states.is_new:
@@ -190,7 +190,7 @@ class Repartition:
 
     def _write(self, states: _States) -> list[TopicPartition]:
         """The new states, in one transaction. -> where those of the old partitions begin."""
-        writer = _Writer(self._producer())
+        writer = StateWriter(state_producer(self.before))
         with _bar("write", 2 * self.new) as bar:
             for partition in states.each:
                 for number, rows in self._split(partition).items():
@@ -223,25 +223,25 @@ class Repartition:
             if each.store.anew_at is not None
         ]
 
-    def _producer(self) -> Producer:
-        """Under a name of its own: the next one ends the transaction that the one before left open, and fences it."""
-        producer = Producer(
-            self.before.kafka(
-                **{
-                    "transactional.id": self.before.group("repartition"),
-                    "transaction.timeout.ms": TRANSACTION_S * 1000,
-                    "message.max.bytes": 4 << 20,
-                    "queue.buffering.max.kbytes": QUEUE_KB,
-                    "log_level": 3,
-                }
-            )
+
+def state_producer(settings: Settings) -> Producer:
+    """For whole states, under a name of its own: the next one ends what the one before left open, and fences it."""
+    producer = Producer(
+        settings.kafka(
+            **{
+                "transactional.id": settings.group("repartition"),
+                "transaction.timeout.ms": TRANSACTION_S * 1000,
+                "message.max.bytes": 4 << 20,
+                "queue.buffering.max.kbytes": QUEUE_KB,
+                "log_level": 3,
+            }
         )
-        with self._admin.answering():
-            producer.init_transactions(TIMEOUT_S * 3)
-        return producer
+    )
+    producer.init_transactions(TIMEOUT_S * 3)
+    return producer
 
 
-class _Writer:
+class StateWriter:
     """Writes records in one transaction. `first`: where the first of each (topic, partition) is."""
 
     def __init__(self, producer: Producer) -> None:

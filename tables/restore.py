@@ -58,7 +58,7 @@ class Superseded(Exception):
 
 def offsets(settings: Settings, wanted: Mapping[TopicPartition, OffsetSpec], uncommitted: bool) -> dict:
     """Log offsets by (topic, partition). Raises KafkaException."""
-    admin = AdminClient(settings.kafka(log_level=3))
+    admin = AdminClient(settings.kafka(log_level=0))
     level = IsolationLevel.READ_UNCOMMITTED if uncommitted else IsolationLevel.READ_COMMITTED
     futures = admin.list_offsets(dict(wanted), isolation_level=level, request_timeout=10)
     return {(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()}
@@ -87,12 +87,15 @@ def restore(
     tps = [TopicPartition(topic, p) for p in stores]
     begins = offsets(settings, dict.fromkeys(tps, OffsetSpec.earliest()), True)
     ends = offsets(settings, dict.fromkeys(tps, OffsetSpec.latest()), True)
+    lasts: dict[int, tuple[int, bytes]] = {}
     for p, store in stores.items():
         begin, end = begins[topic, p], ends[topic, p]
         if store.position < begin:
             store.reset()
         if store.position == 0 and p in snapshots:
-            _from_snapshot(store, snapshots[p], f"{topic}-{p}", begin, progress)
+            last = _from_snapshot(store, snapshots[p], f"{topic}-{p}", begin, progress)
+            if last is not None:
+                lasts[p] = last
         if store.position > end:
             raise ChangelogError(
                 f"{topic}-{p} ends at offset {end} but this machine has applied it up to {store.position}: the topic "
@@ -100,7 +103,7 @@ def restore(
                 "state/ under DATA_DIR"
             )
     tails = _Tails(snapshots)
-    _from_kafka(settings, topic, stores, begins, ends, alive, progress, tails, undecided)
+    _from_kafka(settings, topic, stores, begins, ends, alive, progress, tails, undecided, lasts)
     tails.write(stores)
     for p, store in stores.items():
         store.partitions = settings.partitions
@@ -110,18 +113,24 @@ def restore(
     faults.reach("restore.end")
 
 
-def _from_snapshot(store: Store, snapshot: Snapshot, where: str, begin: int, progress: Progress) -> None:
-    if snapshot.position < begin:  # the log has been swept past it
-        snapshot.clear()
-        return
+def _from_snapshot(
+    store: Store, snapshot: Snapshot, where: str, begin: int, progress: Progress
+) -> tuple[int, bytes] | None:
+    """-> the last record it has, which the log must have too; None: nothing is taken from it."""
+    last = None
     try:
         for offset, value in snapshot.records():
             progress.rows += store.apply(value, offset, f"snapshot of {where} at offset {offset}")
-        store.position = snapshot.position
+            last = offset, value
+        if last is not None and last[0] >= begin:
+            store.position = snapshot.position
+            return last
     except ChangelogError:
-        # The snapshot is only a copy: whatever is wrong with it, the log is the truth.
+        pass  # The snapshot is only a copy: whatever is wrong with it, the log is the truth.
+    if snapshot.position:  # damaged, or the log has been swept past it
         snapshot.clear()
         store.reset()
+    return None
 
 
 class _Tails:
@@ -160,8 +169,13 @@ def _from_kafka(
     progress: Progress,
     tails: _Tails,
     undecided: Callable[[set[int]], None],
+    lasts: dict[int, tuple[int, bytes]],
 ) -> None:
-    waiting = {p for p, store in stores.items() if max(store.position, begins[topic, p]) < ends[topic, p]}
+    """Read to the ends. `lasts`: where a snapshot was taken, its last record: reading begins with that one, and it must
+    be the same; else the log was replaced by an older copy of itself and has grown again.
+    """
+    froms = {p: lasts[p][0] if p in lasts else max(store.position, begins[topic, p]) for p, store in stores.items()}
+    waiting = {p for p, offset in froms.items() if offset < ends[topic, p]}
     if not waiting:
         return
     consumer = Consumer(
@@ -177,12 +191,12 @@ def _from_kafka(
                 "queued.max.messages.kbytes": 131_072,
                 "fetch.message.max.bytes": 8 << 20,
                 "check.crcs": True,
-                "log_level": 3,
+                "log_level": 0,
             }
         )
     )
     try:
-        consumer.assign([TopicPartition(topic, p, max(stores[p].position, begins[topic, p])) for p in waiting])
+        consumer.assign([TopicPartition(topic, p, froms[p]) for p in waiting])
         deadline = time.monotonic() + STUCK_S
         told = False
         while waiting:
@@ -201,6 +215,9 @@ def _from_kafka(
                 if error is None:
                     p = message.partition()
                     where = f"{topic}-{p} at offset {message.offset()}"
+                    if p in lasts:
+                        _check_same(lasts.pop(p), message.offset(), message.value(), f"{topic}-{p}")
+                        continue
                     progress.rows += stores[p].apply(message.value(), message.offset(), where)
                     progress.records += 1
                     faults.reach("restore.record")
@@ -216,3 +233,11 @@ def _from_kafka(
                     raise KafkaException(error)
     finally:
         consumer.close()
+
+
+def _check_same(last: tuple[int, bytes], offset: int, value: bytes, where: str) -> None:
+    if last != (offset, value):
+        raise ChangelogError(
+            f"{where} at offset {last[0]} is not what this machine's snapshot has: the topic goes on from a restored "
+            "backup? If that is meant, delete the snapshot's folder, state/ under DATA_DIR"
+        )

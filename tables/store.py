@@ -46,6 +46,7 @@ class Store:
         """Forget everything, as before the first record of the changelog."""
         self.state = self._new()
         self.layout = layout_of(self.state, self._names)
+        self._is_derived = False  # what is derived from the rows is as they are
         self.checkpoint = 0  # number of the last checkpoint applied or cut
         self.position = 0  # next changelog offset to read
         self.written_for = 0  # of how many partitions this was one when the last record was written; 0: not said
@@ -135,6 +136,7 @@ class Store:
         if delta.starts_anew:
             self.reset()
             self.anew_at = offset
+        self._is_derived = False
         rows = 0
         for number, in_use, numbers, data in delta.sections:
             name = self._names[number]
@@ -150,9 +152,15 @@ class Store:
         return rows
 
     def rebuild(self) -> None:
-        """Make what is derived from the rows (indexes, base values, totals); call when a restore is complete."""
+        """Make what is derived from the rows (indexes, base values, totals); call when a restore is complete.
+
+        Where nothing was applied since the last time, that is so already: a partition that stays costs nothing.
+        """
+        if self._is_derived:
+            return
         try:
             self.state = self._rebuild(self.state)
+            self._is_derived = True
         except ValueError as error:
             raise ChangelogError(str(error)) from error
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from itertools import chain
+from typing import Any
 
 from assetstream.cli.audit.laws import compare_views, judge_offsets, judge_states, judge_tables
 from assetstream.cli.audit.published import (
@@ -28,6 +29,7 @@ from assetstream.cli.audit.snapshots import judge_snapshots, read_snapshots
 from assetstream.cli.audit.states import Account, Changelogs, Level, Prices
 from assetstream.cli.audit.tables import Tables
 from assetstream.cli.lag import committed
+from assetstream.sinks.schema import TABLES
 from assetstream.streams import topics
 from assetstream.streams.admin import check_topics
 from assetstream.streams.settings import Settings
@@ -37,6 +39,9 @@ __all__ = ["Difference", "Report", "audit"]
 #: sinks that come no further for this long are not waited for
 SINKS_S = 60.0
 SINKS_POLL_S = 0.5
+
+#: columns of an alert's row
+ALERT = tuple(TABLES["risk_alerts"].columns)
 
 #: told what is being done, how much of it is done, and of how much
 Progress = Callable[[str, int, int], None]
@@ -91,25 +96,24 @@ class _Audit:
         settings, report = self.settings, self.report
         changelogs = Changelogs(settings)
         self.progress("reading changelogs", 0, 0)
-        group = settings.group("agents")
-        committed_before = committed(settings, group, self.inputs)
         state = State(settings, changelogs)
         behind = self._await_sinks()
         published = read_published(settings, report, lambda done, total: self.progress("reading outputs", done, total))
+        group_offsets = committed(settings, settings.group("agents"), self.inputs)
         self.progress("asking ClickHouse", 0, 0)
         judge_states(settings, state.accounts, state.prices, report)
         judge_tables(settings, self.tables, report)
         if not behind:
             compare_views(self.tables, state.accounts, state.applied, report)
         last_sources = self.tables.last_sources()
+        alert_rows = {row[0]: row for row in self.tables.ask(f"SELECT {', '.join(ALERT)} FROM risk_alerts")}
         snapshots = read_snapshots(settings, report)
         self.progress("reading changelogs", 0, 0)
         later = State(settings, changelogs)
-        committed_after = committed(settings, group, self.inputs)
-        judge_offsets((committed_before, committed_after), (state.applied, later.applied), report)
+        judge_offsets(group_offsets, state.applied, later.applied, report)
         judge_alerts(published, state.levels(), later.levels(), report)
         judge_updates(published, state.sequences(), later.sequences(), report)
-        self._judge_alert_rows(published, state, behind)
+        self._judge_alert_rows(published, alert_rows, state.levels(), later.levels(), behind)
         self._judge_later(published, last_sources, later.applied)
         judge_snapshots(snapshots, changelogs.witnesses, report)
         if not invariants:
@@ -140,31 +144,30 @@ class _Audit:
             self.report.add("sinks", f"{topic}-{partition}", f"in ClickHouse up to offset {end}", found)
         return True
 
-    def _judge_alert_rows(self, published: Published, state: State, behind: bool) -> None:
-        """Every published alert has its row, saying the same; a row without an alert is none."""
-        names = (
-            *("alert_id", "user_id", "portfolio_id", "type", "severity", "symbol", "message", "current_value"),
-            *("limit_value", "threshold_percent", "is_resolved", "action", "created_at"),
-            *("source_topic", "source_partition", "source_offset"),
-        )
-        rows = {row[0]: row for row in self.tables.ask(f"SELECT {', '.join(names)} FROM risk_alerts")}
-        levels, expired = state.levels(), published.expired("risk_alerts")
-        told: set[str] = set()
+    def _judge_alert_rows(
+        self,
+        published: Published,
+        rows: Mapping[str, tuple[Any, ...]],
+        before: Mapping[str, Level],
+        after: Mapping[str, Level],
+        behind: bool,
+    ) -> None:
+        """Every alert that was published up to `before` has its row, saying the same; none is of after `after`."""
+        none, expired, told = Level(0, 0), published.expired("risk_alerts"), set()
         for subject, alerts in published.alerts.items():
-            settled = levels[subject].changes if subject in levels else 0
             for alert in alerts:
-                message, cause = alert.message, alert.message["cause"]
-                source = (cause["topic"], cause["partition"], cause["offset"])
-                expected = (*(message.get(name) for name in names[:-3]), *source)
-                found = rows.get(message["alert_id"])
+                message, found = alert.message, rows.get(alert.message["alert_id"])
                 told.add(message["alert_id"])
-                dropped = found is None and message["created_at"] < self.tables.kept_since
-                if not (behind or dropped) and (number_of(alert) <= settled or found is not None):
-                    columns = (dict(zip(names, row, strict=True)) if row else None for row in (expected, found))
+                expected = (*(message.get(name) for name in ALERT[:-3]), *message["cause"].values())
+                dropped = message["created_at"] < self.tables.kept_since
+                due = number_of(alert) <= before.get(subject, none).changes and not (behind or dropped)
+                if found is not None or due:
+                    columns = (dict(zip(ALERT, row, strict=True)) if row else None for row in (expected, found))
                     self.report.same("table risk_alerts", f"{message['alert_id']} ({alert.where})", *columns)
-        for alert_id in () if expired else rows.keys() - told:
+        for alert_id in rows.keys() - told:
             subject, _, number = alert_id.rpartition("/")
-            if subject not in levels or int(number) <= levels[subject].changes:
+            first, last = (int(each.get(subject, none).changes) for each in (before, after))
+            if int(number) > last or (int(number) <= first and not expired):
                 self.report.add("table risk_alerts", alert_id, "nothing, as on risk_alerts", "a row")
 
     def _judge_later(

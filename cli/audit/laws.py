@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from assetstream.cli.audit.report import Report
+from assetstream.cli.audit.report import Report, bounds
 from assetstream.cli.audit.states import Account, Prices
 from assetstream.cli.audit.tables import IDENTITIES, Tables
 from assetstream.models.reference import Book, plain, timestamp
@@ -102,26 +102,23 @@ def _in_their_partition(settings: Settings, names: Iterable[str], where: str, nu
 
 
 def judge_offsets(
-    committed: tuple[Mapping[tuple[str, int], int], Mapping[tuple[str, int], int]],
-    applied: tuple[Mapping[tuple[str, int], int], Mapping[tuple[str, int], int]],
+    committed: Mapping[tuple[str, int], int],
+    before: Mapping[tuple[str, int], int],
+    after: Mapping[tuple[str, int], int],
     report: Report,
 ) -> None:
     """What the agents' group has committed is what the state has applied: both are of one transaction.
 
-    committed: before and after the state was read; applied: of that state, and of one read later. By input partition.
+    By input partition; `before` and `after` are applied offsets of states that were read around `committed`.
     """
-    for place, offset in committed[0].items():
+    for place, offset in committed.items():
         if offset < 0:
             continue  # nothing yet, or forgotten by Kafka since
-        where = f"{place[0]}-{place[1]}"
         report.checked["group offsets"] += 1
-        first, last = applied[0][place] + 1, applied[1][place] + 1
-        if offset > first:
-            report.add("group offsets", where, f"{first} or below, as the state", f"{offset} committed")
-        elif 0 <= committed[1][place] < first:
-            report.add("group offsets", where, f"{first} or above, as the state", f"{committed[1][place]} committed")
-        elif committed[1][place] > last:
-            report.add("group offsets", where, f"{last} or below, as the state", f"{committed[1][place]} committed")
+        first, last = before[place] + 1, after[place] + 1
+        if not first <= offset <= last:
+            expected = f"{bounds(first, last)}, as the state"
+            report.add("group offsets", f"{place[0]}-{place[1]}", expected, f"{offset} committed")
 
 
 def compare_views(

@@ -13,7 +13,7 @@ from confluent_kafka import IsolationLevel, Message
 from confluent_kafka.admin import OffsetSpec
 
 from assetstream.cli.audit.reading import read
-from assetstream.cli.audit.report import Report
+from assetstream.cli.audit.report import Report, bounds
 from assetstream.cli.audit.states import Level, digest
 from assetstream.models.reference import SEVERITIES
 from assetstream.streams.admin import Admin
@@ -177,7 +177,7 @@ def judge_alerts(published: Published, before: Mapping[str, Level], after: Mappi
         where = f"{subject} ({alerts[-1].where})" if alerts else subject
         report.checked["alerts against the changelog"] += 1
         if not first.changes <= n <= last.changes:
-            expected = _range(first.changes, last.changes)
+            expected = bounds(first.changes, last.changes)
             report.add("alerts against the changelog", where, f"{expected} alerts", f"{n} alerts")
             continue
         for each in (first, last):
@@ -204,10 +204,6 @@ def judge_updates(
             report.add(
                 "updates against the changelog",
                 f"{'/'.join(key)} ({where})",
-                f"sequence {_range(first, last)}",
+                f"sequence {bounds(first, last)}",
                 f"sequence {sequence}",
             )
-
-
-def _range(first: int, last: int) -> str:
-    return str(first) if first == last else f"{first} to {last}"

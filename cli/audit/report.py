@@ -73,6 +73,11 @@ class Report:
         }
 
 
+def bounds(first: int, last: int) -> str:
+    """A number that lies between two, in words."""
+    return str(first) if first == last else f"{first} to {last}"
+
+
 def _what_differs(expected: Any, found: Any) -> tuple[str, str]:
     """Two values as text; of two rows only the columns that differ."""
     if isinstance(expected, dict) and isinstance(found, dict):

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOMS := agents cli models sinks streams tables
 
-.PHONY: help venv lock test lint format types imports unit property integration demo bench wheel clean
+.PHONY: help venv lock test lint format types imports unit property integration soak demo bench wheel clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -54,6 +54,9 @@ property: venv ## the kernels against the reference, by hypothesis
 
 integration: venv ## tests with the real Kafka and ClickHouse
 	$(BIN)/pytest -q tests/integration
+
+soak: venv ## a long campaign of random faults: make soak MINUTES=30 SEED=1
+	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 
 demo: venv ## see it run: make demo SECONDS=60
 	$(BIN)/assetstream demo --seconds $(or $(SECONDS),30)

@@ -241,6 +241,7 @@ class Pipeline:
                     "compression.type": "lz4",
                     "message.max.bytes": 4 << 20,
                     "queue.buffering.max.messages": 500_000,
+                    "log_level": 0,
                 }
             )
         )

@@ -161,6 +161,13 @@ def test_programs_are_programs(block: Any) -> None:
     compile(block.text, block.where, "exec")
 
 
+def test_every_test_that_holds_a_promise_is_there() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "guarantees.md").read_text())
+    assert len(named) > 10
+    for path, name in named:
+        assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), f"{path}::{name}"
+
+
 # -- links ------------------------------------------------------------------------------------------------------------
 
 

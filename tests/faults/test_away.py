@@ -77,39 +77,45 @@ def test_clickhouse_stands_still(servers: Servers, tmp_path: Path) -> None:
         assert len(said(running, "warning|error")) < 2 * LINES
 
 
-@pytest.mark.parametrize("how", ["stopped", "killed"])
-def test_kafka_is_away(servers: Servers, tmp_path: Path, how: str) -> None:
-    """Stopped alone; killed together with ClickHouse."""
+def test_kafka_is_away(servers: Servers, tmp_path: Path) -> None:
+    """It stands still; then it is killed together with ClickHouse."""
     *before, last = phases(market(USERS, SYMBOLS, SEED + 1, bad=BAD), MESSAGES)
-    with pipeline(servers.settings(how), tmp_path, "one", "two") as running:
+    with pipeline(servers.settings("away"), tmp_path, "one", "two") as running:
         for phase in before:
             running.publish(phase)
             running.settle()
             running.feed()
         pids = [worker.process.pid for worker in running.workers]
 
-        def take_away() -> None:
-            time.sleep(1)
-            if how == "stopped":
-                process(servers.kafka).signal(signal.SIGSTOP)
-            else:
-                kill(servers.kafka)
-                kill(servers.clickhouse)
+        def stays_away() -> None:
             time.sleep(AWAY_S)
             assert total(running, "broker_unreachable") == 2
             assert all(worker.get("/healthz")[0] == 200 for worker in running.workers)
-            if how == "stopped":
-                process(servers.kafka).signal(signal.SIGCONT)
-            else:
-                servers.start()
+
+        def heals() -> None:
+            wait_until(lambda: total(running, "broker_unreachable") == 0, "the metric to say so")
+            wait_until(lambda: all(worker.is_ready for worker in running.workers), "the workers to heal")
+
+        def take_away() -> None:
+            time.sleep(1)
+            process(servers.kafka).signal(signal.SIGSTOP)
+            stays_away()
+            process(servers.kafka).signal(signal.SIGCONT)
+            heals()
+            time.sleep(2)
+            kill(servers.kafka)
+            kill(servers.clickhouse)
+            stays_away()
+            servers.start()
+            heals()
 
         while_publishing(running, last, RATE, take_away)
-        wait_until(lambda: all(worker.is_ready for worker in running.workers), "the workers to heal")
-        wait_until(lambda: total(running, "broker_unreachable") == 0, "the metric to say so")
+        heals()
         Check(running).everything()
         assert [worker.process.pid for worker in running.workers] == pids
-        assert len(said(running, "Kafka does not answer")) == len(said(running, "Kafka answers again")) == 2
-        assert len(said(running, "warning|error|rdkafka")) < 2 * LINES
+        # each worker twice; a busy machine may let one take its first answer for the end of it too soon
+        assert 4 <= len(said(running, "Kafka does not answer")) == len(said(running, "Kafka answers again")) <= 6
+        assert len(said(running, "warning|error|rdkafka")) < 4 * LINES
 
 
 def test_memory_is_bounded_while_clickhouse_is_away(servers: Servers, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def mended(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> list[Partition]:
     """The partitions that were given to be restored: nobody restores them here."""
     given: list[Partition] = []
 
-    async def mend(partition: Partition) -> None:
+    async def mend(epoch: int, partition: Partition) -> None:
         given.append(partition)
 
     monkeypatch.setattr(worker, "_mend", mend)

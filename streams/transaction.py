@@ -82,7 +82,7 @@ class Transactions:
 
     def __init__(self, connection: Connection, group: str, name: str | None = None) -> None:
         self._connection = connection
-        #: the transactional id. One that nobody else has, and that says who it is: fencing is by the group, not by this.
+        #: the transactional id: one that nobody else has, and that says who it is; fencing is by the group
         self.name = name or f"{group}-{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         #: whether a transaction can begin: `init` was called, and what failed since could be aborted
         self.is_open = False

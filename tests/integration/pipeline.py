@@ -284,7 +284,7 @@ class Pipeline:
         wait_until(settled, "lag to be zero", patience)
 
     def repartitioned(self, partitions: int) -> None:
-        """There are so many partitions now, a multiple of what there were; what was put out before stays where it is."""
+        """There are so many partitions now, a multiple of what there were; what was put out before stays there."""
         old = self.settings.partitions
         ends = {(r.topic, r.partition): r.offset + 1 for r in self.read(*OUTPUTS)}
         self._before.append((old, ends))

@@ -133,8 +133,7 @@ class EmbeddedKafka(processes.Server):
         return [*java, "kafka.Kafka", str(config)]
 
     def _format(self, java: list[str], config: Path) -> None:
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        tool = ["kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", str(config)]
+        tool = ["kafka.tools.StorageTool", "format", "--standalone", "-t", new_cluster_id(), "-c", str(config)]
         done = subprocess.run([*java, *tool], capture_output=True, text=True)
         if done.returncode:
             raise processes.ServerError(
@@ -144,6 +143,12 @@ class EmbeddedKafka(processes.Server):
     def answers(self, port: int) -> bool:
         """Whether the broker gives its metadata, itself in it."""
         return answers(f"127.0.0.1:{port}")
+
+
+def new_cluster_id() -> str:
+    """A random one, in Kafka's own form; never one that begins as an option of the command line does."""
+    made = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    return made if made[0] != "-" else new_cluster_id()
 
 
 def answers(bootstrap_servers: str, **config: str) -> bool:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import uuid
-from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +12,7 @@ from pathlib import Path
 from confluent_kafka.admin import AdminClient
 
 from assetstream.streams import processes
-from assetstream.streams.embedded_kafka import LOG4J, PROPERTIES, EmbeddedKafka, _java, classpath
+from assetstream.streams.embedded_kafka import LOG4J, PROPERTIES, EmbeddedKafka, _java, classpath, new_cluster_id
 from tests.integration.pipeline import wait_until
 
 NODES = (1, 2, 3)
@@ -63,7 +61,7 @@ class Cluster:
     """Three nodes. `kill` one, `restart` it; never two at a time: each partition needs two of three."""
 
     def __init__(self, folder: Path) -> None:
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster = new_cluster_id()
         controllers = {number: processes.free_port() for number in NODES}
         self.nodes = {number: Node(folder, number, cluster, controllers) for number in NODES}
         self._ports: dict[int, int] = {}

@@ -87,8 +87,8 @@ def test_kafka_is_away(servers: Servers, tmp_path: Path) -> None:
             running.feed()
         pids = [worker.process.pid for worker in running.workers]
 
-        def stays_away() -> None:
-            time.sleep(AWAY_S)
+        def stays_away(seconds: float) -> None:
+            time.sleep(seconds)
             assert total(running, "broker_unreachable") == 2
             assert all(worker.get("/healthz")[0] == 200 for worker in running.workers)
 
@@ -99,13 +99,13 @@ def test_kafka_is_away(servers: Servers, tmp_path: Path) -> None:
         def take_away() -> None:
             time.sleep(1)
             process(servers.kafka).signal(signal.SIGSTOP)
-            stays_away()
+            stays_away(AWAY_S)
             process(servers.kafka).signal(signal.SIGCONT)
             heals()
             time.sleep(2)
             kill(servers.kafka)
             kill(servers.clickhouse)
-            stays_away()
+            stays_away(AWAY_S / 2)
             servers.start()
             heals()
 

@@ -7,7 +7,7 @@ from tests.faults.campaign import one_round
 from tests.faults.load import SEED, own_servers
 from tests.integration.pipeline import logs_on_failure  # noqa: F401
 
-HARM_S = 60.0
+HARM_S = 45.0
 
 
 def test_a_short_campaign(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A worker's life: it starts or says why not, restores, hands over, leaves in order, and heals when servers go away."""
+"""A worker's life: it starts or says why not, restores, hands over, and leaves in order."""
 
 from __future__ import annotations
 
@@ -6,24 +6,20 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
-import pytest
 from confluent_kafka.admin import AdminClient
 
 from assetstream.cli.init import init_all
 from assetstream.cli.stack import EmbeddedStack
 from assetstream.models.market import market
 from assetstream.sinks.clickhouse import connect
-from assetstream.sinks.embedded_clickhouse import EmbeddedClickHouse
-from assetstream.streams.embedded_kafka import EmbeddedKafka
-from assetstream.streams.processes import Pid
 from assetstream.streams.settings import Settings
+from tests.faults.load import kill, own_servers
 from tests.integration.pipeline import (
     Check,
-    Pipeline,
     logs_on_failure,  # noqa: F401
     phases,
     pipeline,
@@ -171,105 +167,15 @@ def test_without_a_broker(stack: EmbeddedStack, tmp_path: Path) -> None:
     assert "assetstream up" in said
 
 
-# -- servers that go away ---------------------------------------------------------------------------------------------
+# -- Kafka goes away --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EmbeddedKafka, EmbeddedClickHouse]]:
-    """A Kafka and a ClickHouse of these tests' own, to kill."""
-    folder = tmp_path_factory.mktemp("servers")
-    kafka, clickhouse = EmbeddedKafka(folder), EmbeddedClickHouse(folder)
-    with ThreadPoolExecutor(2) as pool:
-        for start in [pool.submit(server.start, attached=True) for server in (kafka, clickhouse)]:
-            start.result()
-    yield kafka, clickhouse
-    kafka.stop()
-    clickhouse.stop()
-
-
-def alive(server: EmbeddedKafka | EmbeddedClickHouse) -> Pid:
-    process = server.process
-    assert process is not None
-    return process
-
-
-def kill(server: EmbeddedKafka | EmbeddedClickHouse) -> int:
-    """Kill -9; -> the port it had."""
-    process = alive(server)
-    process.signal(signal.SIGKILL)
-    wait_until(lambda: not process.alive, "the server's end", 20)
-    return process.port
-
-
-def own(servers: tuple[EmbeddedKafka, EmbeddedClickHouse], name: str) -> Settings:
-    kafka, clickhouse = map(alive, servers)
-    return Settings(
-        kafka_bootstrap_servers=f"127.0.0.1:{kafka.port}",
-        clickhouse_url=f"http://127.0.0.1:{clickhouse.port}",
-        topic_prefix=f"{name}.",
-        clickhouse_database=name,
-        _env_file=None,
-    )
-
-
-def test_clickhouse_dies_and_comes_back(servers: tuple[EmbeddedKafka, EmbeddedClickHouse], tmp_path: Path) -> None:
-    _, clickhouse = servers
-    limits, prices, trades, more_limits, more_trades = phases(market(USERS, SYMBOLS, 14, bad=BAD), MESSAGES)
-    with pipeline(own(servers, "clickhouse_dies"), tmp_path, "one", "two") as running:
-        for phase in (limits, prices):
-            running.publish(phase)
-            running.settle()
-            running.feed()
-        running.publish(trades)  # and at once, while rows are on their way:
-        port = kill(clickhouse)
-        running.settle(sinks=False)
-        running.feed()
-        running.publish(more_limits)
-        running.settle(sinks=False)
-        running.feed()
-        running.publish(more_trades)
-        running.settle(sinks=False)
-        running.feed()
-        Check(running).topics()  # alerts flow on
-        assert all(worker.is_ready for worker in running.workers)
-        wait_until(lambda: errors(running) > 0, "the metric to tell")
-        # workers come and go meanwhile
-        running.workers[1].kill()
-        del running.workers[1]
-        running.start("two")
-        clickhouse.start(port=port, attached=True)
+def test_a_worker_ends_when_it_is_asked_to_though_kafka_is_away(tmp_path: Path) -> None:
+    """What it does when servers go away and come back is in tests/faults/test_away.py."""
+    with own_servers(tmp_path) as servers, pipeline(servers.settings("gone"), tmp_path, "one", "two") as running:
+        running.publish(islice(market(USERS, SYMBOLS, 12), 2_000))
         running.settle()
-        Check(running).everything()
-
-
-def errors(running: Pipeline) -> float:
-    return sum(worker.metric("clickhouse_errors_total") for worker in running.workers)
-
-
-def test_kafka_dies_and_comes_back(servers: tuple[EmbeddedKafka, EmbeddedClickHouse], tmp_path: Path) -> None:
-    """The last of these tests: in the end Kafka stays away."""
-    kafka, _ = servers
-    *before, last = phases(market(USERS, SYMBOLS, 12, bad=BAD), MESSAGES)
-    with pipeline(own(servers, "kafka_dies"), tmp_path, "one", "two") as running:
-        for phase in before:
-            running.publish(phase)
-            running.settle()
-            running.feed()
-        with ThreadPoolExecutor(1) as pool:
-            publishing = pool.submit(running.publish, last, 1000.0)
-            time.sleep(1)
-            port = kill(kafka)
-            time.sleep(4)
-            assert all(worker.get("/healthz")[0] == 200 for worker in running.workers)
-            kafka.start(port=port, attached=True)
-            publishing.result()
-        wait_until(lambda: all(worker.is_ready for worker in running.workers), "the workers to heal")
-        running.settle()
-        running.feed()
-        Check(running).everything()
-
-        # and when it stays away, a worker that is asked to end still does
-        kill(kafka)
+        kill(servers.kafka)
         one, two = running.workers
         two.signal(signal.SIGTERM)
         assert one.terminate(60)[0] == 0

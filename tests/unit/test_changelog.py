@@ -245,3 +245,24 @@ def test_a_damaged_snapshot_is_noticed_and_made_anew(
     assert list(again.records()) == log.records
     assert Snapshot.open(folder, "cluster/topic/0") is None  # in use
     again.close()
+
+
+def test_what_is_derived_is_made_once_for_the_same_rows() -> None:
+    """A partition that stays through a rebalance costs nothing."""
+    made = []
+    again = Store(empty, ("left", "right"), lambda state: made.append(1) or state)
+    live, log = new_store(), Log()
+    for i in range(2):
+        change(live, "left", i, i)
+        log.write(live)
+    again.rebuild()
+    again.apply(log.records[0][1], 0, "log")
+    again.rebuild()
+    again.rebuild()
+    assert len(made) == 2
+    again.apply(log.records[1][1], 2, "log")
+    again.rebuild()
+    assert len(made) == 3
+    again.reset()
+    again.rebuild()
+    assert len(made) == 4

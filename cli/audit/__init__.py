@@ -10,27 +10,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any
 
 from assetstream.cli.audit.laws import compare_views, judge_offsets, judge_states, judge_tables
+from assetstream.cli.audit.partitions import Partitions
 from assetstream.cli.audit.published import (
     Published,
     ends_of,
     judge_alerts,
+    judge_skips,
     judge_updates,
     number_of,
     read_published,
 )
 from assetstream.cli.audit.reading import Place, read
-from assetstream.cli.audit.rebuild import Against, compare_marks, rebuild_account, rebuild_prices
+from assetstream.cli.audit.rebuild import Accepted, Against, compare_marks, rebuild_accounts, rebuild_prices
 from assetstream.cli.audit.report import Difference, Report
 from assetstream.cli.audit.snapshots import judge_snapshots, read_snapshots
 from assetstream.cli.audit.states import Account, Changelogs, Level, Prices
 from assetstream.cli.audit.tables import Tables
 from assetstream.cli.lag import committed
 from assetstream.sinks.schema import TABLES
-from assetstream.streams import topics
+from assetstream.streams import operations, topics
 from assetstream.streams.admin import check_topics
 from assetstream.streams.settings import Settings
 
@@ -95,14 +98,17 @@ class _Audit:
     def run(self, invariants: bool) -> Report:
         settings, report = self.settings, self.report
         changelogs = Changelogs(settings)
+        partitions = Partitions.on_record(settings, operations.read(settings))
         self.progress("reading changelogs", 0, 0)
         state = State(settings, changelogs)
         behind = self._await_sinks()
-        published = read_published(settings, report, lambda done, total: self.progress("reading outputs", done, total))
+        reading = partial(self.progress, "reading outputs")
+        published = read_published(settings, partitions, report, reading)
+        judge_skips(published, operations.read(settings), settings, report)
         group_offsets = committed(settings, settings.group("agents"), self.inputs)
         self.progress("asking ClickHouse", 0, 0)
-        judge_states(settings, state.accounts, state.prices, report)
-        judge_tables(settings, self.tables, report)
+        judge_states(settings, partitions, state.accounts, state.prices, report)
+        judge_tables(partitions, self.tables, report)
         if not behind:
             compare_views(self.tables, state.accounts, state.applied, report)
         last_sources = self.tables.last_sources()
@@ -117,7 +123,7 @@ class _Audit:
         self._judge_later(published, last_sources, later.applied)
         judge_snapshots(snapshots, changelogs.witnesses, report)
         if not invariants:
-            self._rebuild(state, published, behind)
+            self._rebuild(state, published, partitions, behind)
         return report
 
     def _await_sinks(self) -> bool:
@@ -195,7 +201,7 @@ class _Audit:
         elif offset > last:
             self.report.add(check, where, f"the cause is applied (up to {last})", f"it is offset {offset}")
 
-    def _rebuild(self, state: State, published: Published, behind: bool) -> None:
+    def _rebuild(self, state: State, published: Published, partitions: Partitions, behind: bool) -> None:
         ranges = ends_of(self.settings, topics.INPUTS)
         if not self._inputs_are_whole(ranges, state.applied):
             return
@@ -207,19 +213,16 @@ class _Audit:
             self.progress("rebuilding", done, total)
 
         began = time.monotonic()
-        against = Against(self.settings, published, None if behind else self.tables, self.report, more)
-        wanted: dict[int, set[int]] = {number: set() for number in state.prices}
-        for account in state.accounts.values():
-            for mark in account.marks().values():
-                wanted.setdefault(mark.source.partition, set()).add(mark.source.offset)
-        accepted = {}
-        for number, partition in state.prices.items():
-            end = ranges[self.settings.topic("prices"), number][1]
-            for offset, price in rebuild_prices(against, number, partition, wanted[number], end).items():
-                accepted[number, offset] = price
+        against = Against(self.settings, published, partitions, None if behind else self.tables, self.report, more)
+        marks = {mark.source[1:] for account in state.accounts.values() for mark in account.marks().values()}
+        ends = {number: ranges[self.settings.topic("prices"), number][1] for number in state.prices}
+        accepted: dict[tuple[int, int], Accepted] = {}
+        for family in partitions.families():
+            accepted |= rebuild_prices(against, family, state.prices, marks, ends)
         for number, account in state.accounts.items():
             compare_marks(self.report, number, account, accepted)
-            rebuild_account(against, number, account)
+        for family in partitions.families():
+            rebuild_accounts(against, family, state.accounts)
         self.report.seconds = time.monotonic() - began
 
     def _inputs_are_whole(self, ranges: Mapping[Place, tuple[int, int]], applied: Mapping[Place, int]) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from assetstream.cli.audit.partitions import Partitions
 from assetstream.cli.audit.report import Report, bounds
 from assetstream.cli.audit.states import Account, Prices
 from assetstream.cli.audit.tables import IDENTITIES, Tables
 from assetstream.models.reference import Book, plain, timestamp
-from assetstream.streams.batch_writer import partition_of
 from assetstream.streams.settings import Settings
 
 Key = tuple[str, ...]
@@ -58,7 +58,7 @@ UNION DISTINCT SELECT DISTINCT user_id, source_topic, source_partition FROM tran
 """
 
 
-def judge_tables(settings: Settings, tables: Tables, report: Report) -> None:
+def judge_tables(partitions: Partitions, tables: Tables, report: Report) -> None:
     """The laws of ClickHouse's rows. Raises ClickHouseAway, ClickHouseRefused."""
     for table in IDENTITIES:
         report.checked["rows once"] += tables.count(table)
@@ -78,27 +78,31 @@ def judge_tables(settings: Settings, tables: Tables, report: Report) -> None:
     for topic, partition, offset, table in tables.ask(_BOTH):
         report.add("applied or rejected", f"{topic}-{partition}@{offset}", "one of both", f"{table} and dead_letters")
     for user, topic, partition in tables.ask(_USERS):
-        expected = partition_of(user.encode(), settings.partitions)
+        expected = partition if partition in partitions.homes(user) else partitions.home(user)
         report.same("users' partitions", f"{user} in {topic}", f"{topic}-{expected}", f"{topic}-{partition}")
 
 
 def judge_states(
-    settings: Settings, accounts: Mapping[int, Account], prices: Mapping[int, Prices], report: Report
+    settings: Settings,
+    partitions: Partitions,
+    accounts: Mapping[int, Account],
+    prices: Mapping[int, Prices],
+    report: Report,
 ) -> None:
     """The laws of the state itself."""
     for number, account in accounts.items():
         where = f"account_changelog-{number}"
         if account.base_currency != settings.base_currency:
             report.add("base currency", where, settings.base_currency, account.base_currency)
-        _in_their_partition(settings, account.users(), where, number, report)
-    for number, partition in prices.items():
-        _in_their_partition(settings, partition.latest(), f"price_changelog-{number}", number, report)
+        _in_their_partition(partitions, account.users(), where, number, report)
+    for number, each in prices.items():
+        _in_their_partition(partitions, each.latest(), f"price_changelog-{number}", number, report)
 
 
-def _in_their_partition(settings: Settings, names: Iterable[str], where: str, number: int, report: Report) -> None:
+def _in_their_partition(partitions: Partitions, names: Iterable[str], where: str, number: int, report: Report) -> None:
     for name in names:
-        expected = partition_of(name.encode(), settings.partitions)
-        report.same("users' partitions", f"{name} in {where}", f"partition {expected}", f"partition {number}")
+        expected = f"partition {partitions.home(name)}"
+        report.same("users' partitions", f"{name} in {where}", expected, f"partition {number}")
 
 
 def judge_offsets(

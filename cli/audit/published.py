@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 from confluent_kafka import IsolationLevel, Message
 from confluent_kafka.admin import OffsetSpec
 
-from assetstream.cli.audit.reading import read
+from assetstream.cli.audit.partitions import Partitions
+from assetstream.cli.audit.reading import Place, read
 from assetstream.cli.audit.report import Report, bounds
 from assetstream.cli.audit.states import Level, digest
 from assetstream.models.reference import SEVERITIES
+from assetstream.streams import operations
 from assetstream.streams.admin import Admin
 from assetstream.streams.batch_writer import partition_of
 from assetstream.streams.settings import Settings
@@ -76,14 +78,16 @@ def ends_of(settings: Settings, names: tuple[str, ...]) -> dict[tuple[str, int],
     return {place: (begins[place], ends[place]) for place in places}
 
 
-def read_published(settings: Settings, report: Report, progress: Callable[[int, int], None]) -> Published:
+def read_published(
+    settings: Settings, partitions: Partitions, report: Report, progress: Callable[[int, int], None]
+) -> Published:
     """Read every output, and hold it against the laws that need nothing else. Raises KafkaException, Unreadable."""
     published = Published()
     ranges = ends_of(settings, TOPICS)
     prefix = len(settings.topic_prefix)
     published.begins = {(topic[prefix:], p): begin for (topic, p), (begin, _) in ranges.items()}
     total = sum(end - begin for begin, end in ranges.values())
-    take = _Taking(settings, published, report)
+    take = _Taking(settings, published, partitions, report)
     done = 0
 
     def more(n: int) -> None:
@@ -91,15 +95,22 @@ def read_published(settings: Settings, report: Report, progress: Callable[[int, 
         done += n
         progress(done, total)
 
-    for message in read(settings, ranges, more):
-        take.message(message)
+    for together in _in_turn(ranges, partitions):
+        for message in read(settings, together, more):
+            take.message(message)
     return published
 
 
+def _in_turn(ranges: dict[Place, tuple[int, int]], partitions: Partitions) -> list[dict[Place, tuple[int, int]]]:
+    """What is read together. What is told of a user lies in one partition, or goes on in one with a higher number."""
+    if len(partitions.counts) == 1:
+        return [ranges]
+    return [{at: span for at, span in ranges.items() if at[1] == p} for p in range(partitions.counts[-1])]
+
+
 class _Taking:
-    def __init__(self, settings: Settings, published: Published, report: Report) -> None:
-        self.settings, self.published, self.report = settings, published, report
-        self._partitions: dict[bytes, int] = {}
+    def __init__(self, settings: Settings, published: Published, partitions: Partitions, report: Report) -> None:
+        self.published, self.partitions, self.report = published, partitions, report
         self._kinds = {
             settings.topic("portfolio_updates"): self._update,
             settings.topic("risk_alerts"): self._alert,
@@ -112,31 +123,32 @@ class _Taking:
         where, key = f"{topic}-{partition}@{record.offset()}", record.key()
         try:
             message = json.loads(record.value() or b"")
-            expected_key = self._kinds[topic](message, where, partition)
+            expected_key = self._kinds[topic](message, where)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self.report.add("published", where, "a message of ours", f"{type(error).__name__}: {error}")
             return
         self.report.same("keys", where, expected_key, key)
         if key:
-            if key not in self._partitions:
-                self._partitions[key] = partition_of(key, self.settings.partitions)
-            self.report.same("partitions", f"{where} of {key!r}", self._partitions[key], partition)
+            homes = {partition_of(key, count) for count in self.partitions.counts}
+            self.report.same("partitions", f"{where} of {key!r}", partition if partition in homes else homes, partition)
 
-    def _update(self, update: dict[str, Any], where: str, partition: int) -> bytes:
+    def _starts_late(self, topic: str, user: str) -> bool:
+        """Whether the first that was told of a user may have expired."""
+        return any(self.published.begins[topic, home] > 0 for home in self.partitions.homes(user))
+
+    def _update(self, update: dict[str, Any], where: str) -> bytes:
         key, sequence = (update["user_id"], update["portfolio_id"]), update["sequence"]
         last = self.published.updates.get(key)
-        starts_late = last is None and self.published.begins["portfolio_updates", partition] > 0
-        if not starts_late:
+        if last is not None or not self._starts_late("portfolio_updates", key[0]):
             expected = (last[0] if last else 0) + 1
             self.report.same("update sequences", f"{where} of {'/'.join(key)}", expected, sequence)
         self.published.updates[key] = sequence, where
         return str(update["user_id"]).encode()
 
-    def _alert(self, alert: dict[str, Any], where: str, partition: int) -> bytes:
+    def _alert(self, alert: dict[str, Any], where: str) -> bytes:
         subject, _, number = alert["alert_id"].rpartition("/")
         before = self.published.alerts[subject]
-        starts_late = not before and self.published.begins["risk_alerts", partition] > 0
-        if not starts_late:
+        if before or not self._starts_late("risk_alerts", alert["user_id"]):
             last, level = (int(number_of(before[-1])), before[-1].message["severity"]) if before else (0, "INFO")
             self.report.same("alert numbers", f"{where} of {subject}", f"number {last + 1}", f"number {number}")
             changes = alert["severity"] if alert["severity"] != level else f"{level} again"
@@ -144,13 +156,13 @@ class _Taking:
         before.append(Alert(alert, where))
         return str(alert["user_id"]).encode()
 
-    def _outcome(self, outcome: dict[str, Any], where: str, partition: int) -> bytes:
+    def _outcome(self, outcome: dict[str, Any], where: str) -> bytes:
         cause = outcome["cause"]
         place = self.published.outcomes[cause["topic"], cause["partition"]]
         place.setdefault(cause["offset"], []).append(Found(told(outcome), where))
         return str(outcome["user_id"]).encode()
 
-    def _letter(self, found: dict[str, Any], where: str, partition: int) -> bytes | None:
+    def _letter(self, found: dict[str, Any], where: str) -> bytes | None:
         topic, number, offset, key = found["topic"], found["partition"], found["offset"], found["key"]
         self.report.same("dead letter ids", where, f"{topic}-{number}-{offset}", found["dead_letter_id"])
         place = self.published.letters[topic, number]
@@ -184,6 +196,15 @@ def judge_alerts(published: Published, before: Mapping[str, Level], after: Mappi
             if alerts and n == each.changes:
                 severity = alerts[-1].message["severity"]
                 report.same("alerts against the changelog", where, SEVERITIES[each.level], severity)
+
+
+def judge_skips(published: Published, deeds: Mapping[str, Any], settings: Settings, report: Report) -> None:
+    """Nothing is skipped that no operator put on the record."""
+    for topic, partition in list(published.letters):
+        for offset in published.skipped((topic, partition)):
+            key = operations.skip_key(topic.removeprefix(settings.topic_prefix), partition, offset)
+            where = f"{topic}-{partition}@{offset}"
+            report.same("skips", where, "on the record", "on the record" if key in deeds else "not on the record")
 
 
 def judge_updates(

@@ -6,6 +6,7 @@ Topics of a partition are taken one after the other, whole: what is compared her
 from __future__ import annotations
 
 import base64
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from confluent_kafka import Message
 
 from assetstream.cli.audit.identities import hashes
 from assetstream.cli.audit.laws import balance
+from assetstream.cli.audit.partitions import Partitions
 from assetstream.cli.audit.published import SKIPPED, Found, Published, letter, told
 from assetstream.cli.audit.reading import read
 from assetstream.cli.audit.report import Report
@@ -44,6 +46,8 @@ MARK = ("symbol", "price", "currency", "as_of")
 Accepted = dict[str, str]
 #: what one message caused in a table
 Rows = tuple[dict[str, Any], ...]
+#: inputs whose ids are remembered
+REMEMBERED = ("trades", "transactions")
 #: (topic with prefix, partition) of an input
 Place = tuple[str, int]
 
@@ -62,6 +66,7 @@ class Against:
 
     settings: Settings
     published: Published
+    partitions: Partitions
     tables: Tables | None
     report: Report
     progress: Callable[[int], None]
@@ -72,14 +77,18 @@ class Against:
             self.settings.base_currency, self.settings.max_future_skew_s, self.settings.id_memory, judging=False
         )
 
-    def take(self, reference: Reference, name: str, partition: int, end: int) -> Iterator[None]:
-        """Give the reference an input up to, not with, offset `end`, and compare all that comes of it.
+    def lies(self, key: str, family: range, number: int) -> bool:
+        """Whether what was taken under a key in a family is in this partition of it now."""
+        return len(family) == 1 or self.partitions.home(key) == number
+
+    def take(self, reference: Reference, name: str, partition: int, begin: int, end: int) -> Iterator[None]:
+        """Give the reference an input from offset `begin` up to, not with, `end`, and compare all that comes of it.
 
         Yields between the windows; what the reference noted in one is forgotten in the next.
         """
         place = self.settings.topic(name), partition
         skipped = self.published.skipped(place)
-        for records, span in windows(self.settings, place, 0, end, self.progress):
+        for records, span in windows(self.settings, place, begin, end, self.progress):
             letters = feed(reference, name, records, skipped)
             self.report.messages += len(records)
             self._compare(reference, name, place, letters, span)
@@ -256,49 +265,87 @@ def _entries(outcome: dict[str, Any]) -> Rows:
 # ----------------------------------------------------------------------------------------------------- price partitions
 
 
-def rebuild_prices(against: Against, number: int, found: Prices, wanted: set[int], end: int) -> dict[int, Accepted]:
-    """Hold a price partition against its inputs; -> the accepted prices at the `wanted` offsets, which may lie behind
-    what the partition has applied, up to the log's `end`."""
+def rebuild_prices(
+    against: Against,
+    family: range,
+    found: Mapping[int, Prices],
+    wanted: set[tuple[int, int]],
+    ends: Mapping[int, int],
+) -> dict[tuple[int, int], Accepted]:
+    """Hold the price partitions of a family against their inputs.
+
+    -> the accepted prices at the `wanted` (partition, offset), which may lie behind what their partition has applied,
+    up to the log's end.
+    """
     reference = against.reference()
-    accepted: dict[int, Accepted] = {}
+    accepted: dict[tuple[int, int], Accepted] = {}
 
     def note() -> None:
-        rows = (row for row in reference.prices_accepted if row["source_offset"] in wanted)
-        accepted.update((row["source_offset"], {name: row[name] for name in MARK}) for row in rows)
+        for row in reference.prices_accepted:
+            place = row["source_partition"], row["source_offset"]
+            if place in wanted:
+                accepted[place] = {name: row[name] for name in MARK}
 
-    following = found.applied["prices"] + 1
-    for _ in against.take(reference, "prices", number, following):
-        note()
-    expected = {
-        symbol: {**{name: price.fields[name] for name in MARK}, "offset": price.source.offset}
-        for symbol, price in reference.latest.items()
-    }
-    _all_same(against.report, "prices", expected, found.latest(), f"price_changelog-{number} {{}}")
-    place, beyond = (against.settings.topic("prices"), number), min(max(wanted, default=-1) + 1, end)
-    for records, _ in windows(against.settings, place, following, beyond, lambda n: None):
-        feed(reference, "prices", records, against.published.skipped(place))
-        note()
+    ends_now = {("prices", number): found[number].applied["prices"] + 1 for number in family}
+    for _, inputs in against.partitions.eras(family, ("prices",), ends_now):
+        for taken in inputs:
+            for _ in against.take(reference, *taken):
+                note()
+    for number in family:
+        expected = {
+            symbol: {**{name: price.fields[name] for name in MARK}, "offset": price.source.offset}
+            for symbol, price in reference.latest.items()
+            if against.lies(symbol, family, number)
+        }
+        _all_same(against.report, "prices", expected, found[number].latest(), f"price_changelog-{number} {{}}")
+    for number in family:
+        place, following = (against.settings.topic("prices"), number), found[number].applied["prices"] + 1
+        end = min(max((offset + 1 for at, offset in wanted if at == number), default=0), ends[number])
+        for records, _ in windows(against.settings, place, following, end, lambda n: None):
+            feed(reference, "prices", records, against.published.skipped(place))
+            note()
+            forget(reference)
     return accepted
 
 
 # --------------------------------------------------------------------------------------------------- account partitions
 
 
-def rebuild_account(against: Against, number: int, found: Account) -> None:
-    """Hold an account partition against its inputs."""
-    reference, report = against.reference(), against.report
-    for name in topics.ACCOUNT_INPUTS:
-        for _ in against.take(reference, name, number, found.applied[name] + 1):
-            pass
-    place = f"account_changelog-{number} {{}}"
-    _all_same(report, "positions", _positions(reference), found.positions(), place)
-    report.all_same(
-        "balances", reference.balances, {key: balance(*each) for key, each in found.balances().items()}, place
-    )
-    report.all_same("limits", _limits(reference), found.limits(), place)
-    for name in ("trades", "transactions"):
+def rebuild_accounts(against: Against, family: range, found: Mapping[int, Account]) -> None:
+    """Hold the account partitions of a family against their inputs."""
+    reference = against.reference()
+    ends = {(name, number): offset + 1 for number in family for name, offset in found[number].applied.items()}
+    before = against.partitions.counts[-1]
+    for count, inputs in against.partitions.eras(family, topics.ACCOUNT_INPUTS, ends):
+        _copy_ids(reference, before, family, count)
+        for taken in inputs:
+            for _ in against.take(reference, *taken):
+                pass
+        before = count
+    for number in family:
+        _same_account(against, reference, family, number, found[number])
+
+
+def _copy_ids(reference: Reference, before: int, family: range, count: int) -> None:
+    """A partition that was added begins with all ids of the one that it came of: whose they are, hashes don't say."""
+    for name in REMEMBERED:
+        for number in (each for each in family if before <= each < count):
+            reference._bodies[name, number] = reference._bodies.get((name, number % before), OrderedDict()).copy()
+
+
+def _same_account(against: Against, reference: Reference, family: range, number: int, found: Account) -> None:
+    report, place = against.report, f"account_changelog-{number} {{}}"
+
+    def here(rows: Mapping[Any, Any]) -> dict[Any, Any]:
+        return {key: row for key, row in rows.items() if against.lies(key[0], family, number)}
+
+    _all_same(report, "positions", here(_positions(reference)), found.positions(), place)
+    balances = {key: balance(*amounts) for key, amounts in found.balances().items()}
+    report.all_same("balances", here(reference.balances), balances, place)
+    report.all_same("limits", here(_limits(reference)), found.limits(), place)
+    for name in REMEMBERED:
         _same_ids(report, name, number, [*reference._bodies.get((name, number), ())], found)
-    _same_levels(report, number, reference, found)
+    _same_levels(report, number, reference, here(reference.portfolios), found)
 
 
 def _positions(reference: Reference) -> dict[tuple[str, str, str], dict[str, Any]]:
@@ -345,15 +392,17 @@ def _same_ids(report: Report, name: str, number: int, ids: Sequence[tuple[str, .
         report.add(check, where, "no others", f"{strangers} others")
 
 
-def _same_levels(report: Report, number: int, reference: Reference, found: Account) -> None:
+def _same_levels(
+    report: Report, number: int, reference: Reference, portfolios: Mapping[tuple[str, str], Portfolio], found: Account
+) -> None:
     """The levels of portfolios' rules follow from positions, limits, and the marks and baselines of the partition."""
     reference.marks = found.marks()
     for key, (day, week) in found.baselines().items():
-        if key in reference.portfolios:
-            reference.portfolios[key].day_baseline, reference.portfolios[key].week_baseline = day, week
+        if key in portfolios:
+            portfolios[key].day_baseline, portfolios[key].week_baseline = day, week
     reference.value_all()
     levels = found.levels()
-    for key, portfolio in reference.portfolios.items():
+    for key, portfolio in portfolios.items():
         for rule, expected in _determined(portfolio):
             subject = f"{'/'.join(key)}/{rule}"
             level = levels.get(subject, Level(OK, 0)).level

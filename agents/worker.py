@@ -42,7 +42,7 @@ from assetstream.streams import faults, membership, metrics, operations, outages
 from assetstream.streams.admin import BrokerAway
 from assetstream.streams.app import crash, make_app, raw_topic
 from assetstream.streams.checkpoint import Checkpointer, CheckpointFailed, Committed
-from assetstream.streams.connection import Connection
+from assetstream.streams.connection import Connection, GroupOffsets
 from assetstream.streams.marks import MarkFollower, MarkPublisher
 from assetstream.streams.reading import Unreadable
 from assetstream.streams.settings import Settings
@@ -338,14 +338,19 @@ class Worker:
                 "taken for old ones. Restore topics and changelogs from the same moment"
             )
 
-    async def _check_not_behind(self, loaded: list[Partition]) -> None:
+    async def _committed(self, loaded: list[Partition]) -> GroupOffsets:
+        """What the group has committed of these partitions' inputs."""
+        places = [(self.settings.topic(name), each.number) for each in loaded for name in each.inputs]
+        return await self._connection.committed(self.settings.group("agents"), places, decided=False)
+
+    def _check_not_behind(self, loaded: list[Partition], committed: GroupOffsets) -> None:
         """Changelog and offsets are committed together: offsets of ours beyond the state mean that it lost its end.
 
+        `committed` is from before the restore: whoever else commits meanwhile is further than what was restored.
         Offsets that somebody else set mean nothing: the state is the truth about what was applied.
         """
         group = self.settings.group("agents")
         applied = {(self.settings.topic(n), p.number): p.applied(n) for p in loaded for n in p.inputs}
-        committed = await self._connection.committed(group, applied, decided=True)
         for place, (offset, owner) in committed.items():
             if owner.startswith(f"{group}-") and offset > applied[place] + 1:
                 raise RecordsLost(
@@ -667,11 +672,12 @@ class Worker:
                 try:
                     if not self._checkpointer.is_open:
                         await self._open_producer()
+                    committed = await self._committed(loaded)
                     await asyncio.to_thread(self._restore, epoch, loaded)
                     begins = await asyncio.to_thread(self._input_offsets, loaded, OffsetSpec.earliest())
                     ends = await asyncio.to_thread(self._input_offsets, loaded, OffsetSpec.latest())
                     deeds = await asyncio.to_thread(self._deeds, loaded)
-                    await self._check_not_behind(loaded)
+                    self._check_not_behind(loaded, committed)
                     while not self._follower.caught_up.is_set():  # noqa: ASYNC110
                         await asyncio.sleep(0.01)  # set by another thread
                     break

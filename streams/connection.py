@@ -35,7 +35,7 @@ REPLICATION_TIMEOUT_MS = 10_000
 #: offset of the first record of a batch, by (topic, partition), in the order the batches were sent
 Placed = dict[tuple[str, int], list[range]]
 #: a group's offset (−1: none) and its metadata, by (topic, partition)
-Committed = dict[tuple[str, int], tuple[int, str]]
+GroupOffsets = dict[tuple[str, int], tuple[int, str]]
 
 
 class Connection:
@@ -81,7 +81,7 @@ class Connection:
         client = await self.client()
         return await client.send(node, Exactly(request), group=ConnectionGroup.COORDINATION)
 
-    async def committed(self, group: str, places: Iterable[tuple[str, int]], decided: bool) -> Committed:
+    async def committed(self, group: str, places: Iterable[tuple[str, int]], decided: bool) -> GroupOffsets:
         """What a group has committed of (topic, partition)s. Raises KafkaError; when `decided`, also while a commit is
         part of a transaction that is still open.
         """
@@ -92,7 +92,7 @@ class Connection:
         node = await self.coordinator(CoordinationType.GROUP, group)
         answer = await self.ask(node, OffsetFetchRequest_v7(group, topics, decided, {}))
         raise_for(answer.error_code, f"offsets of {group}")
-        found: Committed = {}
+        found: GroupOffsets = {}
         for topic, partitions, _ in answer.topics:
             for partition, offset, _, metadata, code, _ in partitions:
                 raise_for(code, f"offset of {group} in {topic}-{partition}")

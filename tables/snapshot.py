@@ -114,7 +114,7 @@ class Snapshot:
 
     def remake(self) -> None:
         """Throw the folder away and begin with an empty one: the files themselves are damaged."""
-        self._db.close()
+        self.close()
         shutil.rmtree(self.path, ignore_errors=True)
         self._db = Rdict(str(self.path), _options(), access_type=AccessType.read_write())
         self.position, self._checkpoint, self._last = 0, 0, -1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from assetstream.agents.halts import Halt
 from assetstream.agents.outputs import Publication
 from assetstream.agents.partition import AccountPartition, Partition, PartitionCut, PricePartition
 from assetstream.agents.trades import take_trades
-from assetstream.agents.worker import ENOUGH_WAITING, Worker
+from assetstream.agents.worker import ENOUGH_WAITING, RecordsLost, Worker
 from assetstream.cli.benchmarks import core, load
 from assetstream.models.records import Records, records_of
 from assetstream.models.verdicts import Verdict
 from assetstream.streams.checkpoint import Committed
+from assetstream.streams.connection import GroupOffsets
 from assetstream.streams.membership import Member
 from assetstream.streams.settings import Settings
 from assetstream.streams.transport import Run
@@ -237,3 +239,30 @@ async def test_old_records_are_skipped_and_what_is_not_ours_is_left(worker: Work
     worker.accounts = {}
     await worker._take("trades", trades(15, 5))
     assert worker._waiting == 0
+
+
+@pytest.mark.parametrize(("restored_to", "is_lost"), [(10, False), (9, True)])
+async def test_a_state_is_held_against_what_was_committed_before_it_was_restored(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, restored_to: int, is_lost: bool
+) -> None:
+    """Another worker may have the partition by then, and commit: that is no sign of a lost end."""
+    group = {"trades": 10}
+
+    async def committed(name: str, places: list[tuple[str, int]], decided: bool) -> GroupOffsets:
+        return {place: (group.get(place[0], 0), f"{name}-me") for place in places}
+
+    def restore(epoch: int, loaded: list[Partition]) -> None:
+        worker.accounts[0].begins("trades", restored_to)
+        group["trades"] = 20
+
+    async def ready(*args: Any) -> None:
+        pass
+
+    worker._follower.caught_up.set()
+    worker._checkpointer._transactions.is_open = True
+    monkeypatch.setattr(worker._connection, "committed", committed)
+    monkeypatch.setattr(worker, "_restore", restore)
+    monkeypatch.setattr(worker, "_input_offsets", lambda *args: {})
+    monkeypatch.setattr(worker, "_make_ready", ready)
+    with pytest.raises(RecordsLost, match="below offset 9, we have committed 10") if is_lost else nullcontext():
+        await worker._load(worker.epoch)

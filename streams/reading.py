@@ -1,9 +1,9 @@
-"""Reading a topic from its start to its end, as it is now, and no further."""
+"""Reading exactly so much of Kafka's logs, and no further."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import OffsetSpec
@@ -13,10 +13,12 @@ from assetstream.streams.settings import Settings
 
 #: the broker may be silent for this long
 SILENCE_S = 60.0
+#: (topic with prefix, partition)
+Place = tuple[str, int]
 
 
 class Unreadable(RuntimeError):
-    """A topic could not be read to its end; the text says which."""
+    """Kafka did not give what its log holds; the text says of which partitions."""
 
 
 def read_to_end(
@@ -28,34 +30,74 @@ def read_to_end(
     Unreadable.
     """
     admin = Admin(settings)
-    partitions = [(topic, p) for p in range(admin.partitions()[topic])]
-    begins = admin.offsets(partitions, OffsetSpec.earliest())
-    ends = admin.offsets(partitions, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
-    at = {p: begins[topic, p] for _, p in partitions if begins[topic, p] < ends[topic, p]}
-    total = sum(ends[topic, p] - begins[topic, p] for p in at)
+    places = [(topic, p) for p in range(admin.partitions()[topic])]
+    begins = admin.offsets(places, OffsetSpec.earliest())
+    ends = admin.offsets(places, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
+    total, done = sum(ends[place] - begins[place] for place in places), 0
+
+    def more(n: int) -> None:
+        nonlocal done
+        done += n
+        progress(done, total)
+
+    yield from read(settings, {place: (begins[place], ends[place]) for place in places}, more)
+
+
+def read(
+    settings: Settings, ranges: Mapping[Place, tuple[int, int]], progress: Callable[[int], None] = lambda n: None
+) -> Iterator[Message]:
+    """The committed records of each partition from its first offset up to, not with, its last; in order within each.
+
+    The ends must lie within what is committed already. progress: called with how many offsets are newly done.
+    Raises KafkaException, Unreadable.
+    """
+    at = {place: begin for place, (begin, end) in ranges.items() if begin < end}
+    if not at:
+        return
     left = set(at)
-    config = {"group.id": settings.group("reader"), "enable.auto.commit": False, "auto.offset.reset": "error"}
-    committed = {"isolation.level": "read_committed", "enable.partition.eof": True, "log_level": 0}
-    consumer = Consumer(settings.kafka(**config, **committed))
+    consumer = Consumer(
+        settings.kafka(
+            **{
+                "group.id": settings.group("reader"),
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "fetch.message.max.bytes": 8 << 20,
+                "queued.min.messages": 50_000,
+                "queued.max.messages.kbytes": 65_536,
+                "check.crcs": True,
+                "log_level": 0,
+            }
+        )
+    )
     try:
-        consumer.assign([TopicPartition(topic, p, offset) for p, offset in at.items()])
+        consumer.assign([TopicPartition(*place, begin) for place, begin in at.items()])
         heard = time.monotonic()
         while left:
-            messages = consumer.consume(1000, 0.1)
+            messages = consumer.consume(2000, 0.1)
             if messages:
                 heard = time.monotonic()
             elif time.monotonic() - heard > SILENCE_S:
-                raise Unreadable(f"{topic} could not be read to its end: Kafka was silent for {SILENCE_S:.0f} s")
+                names = ", ".join(f"{topic}-{partition}" for topic, partition in sorted(left))
+                raise Unreadable(f"{names} could not be read to the end: Kafka was silent for {SILENCE_S:.0f} s")
             for message in messages:
-                error, p = message.error(), message.partition()
-                if error is None and message.offset() < ends[topic, p]:
-                    at[p] = message.offset() + 1
+                error, place = message.error(), (message.topic(), message.partition())
+                offset = message.offset()
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    if error.fatal() or not error.retriable():
+                        raise KafkaException(error)
+                    continue
+                if place not in left:
+                    continue
+                end = ranges[place][1]
+                if error is None and offset < end:
                     yield message
-                elif error is None or error.code() == KafkaError._PARTITION_EOF:
-                    at[p] = ends[topic, p]
-                    left.discard(p)
-                elif error.fatal() or not error.retriable():
-                    raise KafkaException(error)
-            progress(total - sum(ends[topic, p] - offset for p, offset in at.items()), total)
+                    offset += 1
+                progress(min(offset, end) - at[place])
+                at[place] = min(offset, end)
+                if offset >= end:
+                    left.discard(place)
+                    consumer.incremental_unassign([TopicPartition(*place)])
     finally:
         consumer.close()

@@ -25,7 +25,6 @@ from assetstream.cli.audit.published import (
     number_of,
     read_published,
 )
-from assetstream.cli.audit.reading import Place, read
 from assetstream.cli.audit.rebuild import Accepted, Against, compare_marks, rebuild_accounts, rebuild_prices
 from assetstream.cli.audit.report import Difference, Report
 from assetstream.cli.audit.snapshots import judge_snapshots, read_snapshots
@@ -35,6 +34,7 @@ from assetstream.cli.lag import committed
 from assetstream.sinks.schema import TABLES
 from assetstream.streams import operations, topics
 from assetstream.streams.admin import check_topics
+from assetstream.streams.reading import Place, read
 from assetstream.streams.settings import Settings
 
 __all__ = ["Difference", "Report", "audit"]

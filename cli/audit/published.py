@@ -13,13 +13,13 @@ from confluent_kafka import IsolationLevel, Message
 from confluent_kafka.admin import OffsetSpec
 
 from assetstream.cli.audit.partitions import Partitions
-from assetstream.cli.audit.reading import Place, read
 from assetstream.cli.audit.report import Report, bounds
 from assetstream.cli.audit.states import Level, digest
 from assetstream.models.reference import SEVERITIES
 from assetstream.streams import operations
 from assetstream.streams.admin import Admin
 from assetstream.streams.batch_writer import partition_of
+from assetstream.streams.reading import Place, read
 from assetstream.streams.settings import Settings
 
 TOPICS = ("portfolio_updates", "risk_alerts", "asset_transactions", "dead_letters")

@@ -17,7 +17,6 @@ from assetstream.cli.audit.identities import hashes
 from assetstream.cli.audit.laws import balance
 from assetstream.cli.audit.partitions import Partitions
 from assetstream.cli.audit.published import SKIPPED, Found, Published, letter, told
-from assetstream.cli.audit.reading import read
 from assetstream.cli.audit.report import Report
 from assetstream.cli.audit.states import RULES, Account, Level, Prices
 from assetstream.cli.audit.tables import Tables
@@ -32,6 +31,7 @@ from assetstream.models.reference import (
 )
 from assetstream.sinks.schema import TABLES
 from assetstream.streams import topics
+from assetstream.streams.reading import Place, read
 from assetstream.streams.settings import Settings
 
 #: records taken between two looks at ClickHouse
@@ -48,8 +48,6 @@ Accepted = dict[str, str]
 Rows = tuple[dict[str, Any], ...]
 #: inputs whose ids are remembered
 REMEMBERED = ("trades", "transactions")
-#: (topic with prefix, partition) of an input
-Place = tuple[str, int]
 
 
 class Letter(NamedTuple):

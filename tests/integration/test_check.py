@@ -316,7 +316,7 @@ def test_more_partitions_and_a_skipped_message(
 ) -> None:
     """Partitions are added twice, with ids that come again after they moved; and an operator skips a message."""
     monkeypatch.setenv("TEST_ASSETSTREAM_POISON", "breaks-the-kernel")
-    settings = stack.settings(topic_prefix="grown.", clickhouse_database="grown_checked", partitions=2)
+    settings = stack.settings(topic_prefix="checked_grown.", clickhouse_database="checked_grown", partitions=2)
     messages = [*stream(0, 3 * PART)]
     again = [each for each in messages[:PART] if each[0] in ("trades", "transactions")]
     with pipeline(settings, tmp_path, "one") as running:
@@ -350,11 +350,11 @@ def test_more_partitions_and_a_skipped_message(
         settings = audited(running)
     publish(settings, running.read("dead_letters")[0], letter_of(running, partition))
     forged = [each for each in audit(settings).differences if each.check == "skips"]
-    assert [each.where for each in forged] == [f"grown.trades-{partition}@0"]
+    assert [each.where for each in forged] == [f"checked_grown.trades-{partition}@0"]
 
 
 def letter_of(running: Pipeline, partition: int) -> dict[str, Any]:
     """A forged dead letter that says that the first trade of a partition was skipped."""
     letter = running.read("dead_letters")[0].json
-    where = {"topic": "grown.trades", "partition": partition, "offset": 0}
-    return {**letter, **where, "dead_letter_id": f"grown.trades-{partition}-0", "reason": "skipped"}
+    where = {"topic": "checked_grown.trades", "partition": partition, "offset": 0}
+    return {**letter, **where, "dead_letter_id": f"checked_grown.trades-{partition}-0", "reason": "skipped"}

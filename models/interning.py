@@ -237,8 +237,8 @@ def find_id(rows, index, lo, hi):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _forget(rows, index, i):  # type: ignore[no-untyped-def]
-    """Take row i out of the index: entries behind it that would be cut off move up."""
+def free_slot(rows, index, i):  # type: ignore[no-untyped-def]
+    """Take row i, of an id, out of the index: entries behind it that would be cut off move up."""
     mask = np.uint64(len(index) - 1)
     hole = rows[i].id_lo & mask
     while np.int64(index[hole]) != i + 1:
@@ -261,7 +261,7 @@ def remember(ring, lo, hi, body):  # type: ignore[no-untyped-def]
     if i >= ring.memory:
         i = np.int64(0)
     if i < table.count[0]:
-        _forget(table.rows, ring.index, i)
+        free_slot(table.rows, ring.index, i)
         touch(table, i)
     else:
         i = append(table)

@@ -27,8 +27,10 @@ from assetstream.models.outputs import INPUTS
 from assetstream.models.rows import (
     APPLIED,
     BALANCE,
+    EVENT,
     HEAD,
     MARK,
+    METHOD,
     PORTFOLIO,
     POSITION,
     PRICE,
@@ -36,6 +38,7 @@ from assetstream.models.rows import (
     STRING,
     TRADED,
     WALLET,
+    WORD,
     Table,
     clear,
     enlarged,
@@ -76,7 +79,9 @@ PERSISTED: dict[str, np.dtype] = {
     "wallets": WALLET,
     "balances": BALANCE,
     "trade_ids": SEEN,
-    "transaction_ids": SEEN,
+    "events": EVENT,
+    "methods": METHOD,
+    "words": WORD,
     "heads": HEAD,
     "applied": APPLIED,
 }
@@ -84,7 +89,7 @@ PERSISTED: dict[str, np.dtype] = {
 PRICE_PERSISTED: dict[str, np.dtype] = {"strings": STRING, "prices": PRICE, "applied": APPLIED}
 
 #: rows of `heads`
-_TRADE_HEAD, _TRANSACTION_HEAD = 0, 1
+_TRADE_HEAD, EVENT_HEAD = 0, 1
 _PRICES = INPUTS.index("prices")
 
 
@@ -100,7 +105,9 @@ class AccountState(NamedTuple):
     wallets: Table
     balances: Table
     trade_ids: Table
-    transaction_ids: Table
+    events: Table
+    methods: Table
+    words: Table
     heads: Table
     applied: Table
     # derived
@@ -119,7 +126,8 @@ class AccountState(NamedTuple):
     wallet_index: np.ndarray
     balance_index: np.ndarray
     trade_index: np.ndarray
-    transaction_index: np.ndarray
+    event_index: np.ndarray
+    method_index: np.ndarray
     counters: np.ndarray
 
 
@@ -151,9 +159,9 @@ def trade_ids_of(state: AccountState) -> Ring:
     return Ring(state.trade_ids, state.heads, state.trade_index, _TRADE_HEAD, state.id_memory)
 
 
-def transaction_ids_of(state: AccountState) -> Ring:
-    """The remembered transaction ids, as kernels take them."""
-    return Ring(state.transaction_ids, state.heads, state.transaction_index, _TRANSACTION_HEAD, state.id_memory)
+def events_of(state: AccountState) -> Ring:
+    """The remembered wallet events, as kernels take them."""
+    return Ring(state.events, state.heads, state.event_index, EVENT_HEAD, state.id_memory)
 
 
 def names(state: AccountState | PriceState) -> Names:
@@ -235,7 +243,8 @@ def new_account_state(base_currency: bytes, id_memory: int) -> AccountState:
         wallet_index=_pair_index(),
         balance_index=_pair_index(),
         trade_index=_index(),
-        transaction_index=_index(),
+        event_index=_index(),
+        method_index=_index(),
         counters=np.zeros(COUNTERS, np.int64),
     )
     state = reserve(state, strings=2)
@@ -272,7 +281,8 @@ _INDEX_OF = {
     "wallets": "wallet_index",
     "balances": "balance_index",
     "trade_ids": "trade_index",
-    "transaction_ids": "transaction_index",
+    "events": "event_index",
+    "methods": "method_index",
 }
 _ALONGSIDE = {"strings": ("lengths", "by_symbol"), "portfolios": ("live",), "positions": ("base", "links")}
 _KEYS = {
@@ -294,14 +304,24 @@ def reserve(state: Any, **more: int) -> Any:
             continue
         table = getattr(state, name)
         needed = int(table.count[0]) + extra
-        if name in ("trade_ids", "transaction_ids"):
-            needed = min(needed, max(state.id_memory, int(table.count[0])))
+        most = _most(state, name, extra)
+        if most is not None:
+            needed = min(needed, max(most, int(table.count[0])))
         if needed > len(table.rows):
             capacity = enlarged(len(table.rows), needed)
-            if name in ("trade_ids", "transaction_ids"):
-                capacity = max(needed, min(capacity, state.id_memory))
+            if most is not None:
+                capacity = max(needed, min(capacity, most))
             state = fit(state._replace(**{name: resize(table, capacity)}), name)
     return state
+
+
+def _most(state: Any, name: str, extra: int) -> int | None:
+    """How many rows a ring of ids grows to while so many more come; None: no such bound. Open events come on top."""
+    if name == "trade_ids":
+        return int(state.id_memory)
+    if name == "events":
+        return int(state.id_memory) + int(state.heads.rows["open"][EVENT_HEAD]) + extra
+    return None
 
 
 def _reserve_routes(state: AccountState, extra: int) -> AccountState:

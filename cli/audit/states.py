@@ -272,8 +272,8 @@ class Account(_Rows):
         }
 
     def remembered(self, topic: str) -> np.ndarray:
-        """The remembered ids of `trades` or `transactions`: SEEN rows."""
-        return self.rows["trade_ids" if topic == "trades" else "transaction_ids"]
+        """The rows of remembered ids of `trades` or `transactions`: id_lo, id_hi and more."""
+        return self.rows["trade_ids" if topic == "trades" else "events"]
 
 
 def _amount(limbs: np.ndarray) -> int:

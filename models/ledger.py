@@ -478,15 +478,16 @@ def _overflows(plan):  # type: ignore[no-untyped-def]
 def _book(ledger, batch, m, own, plan, written):  # type: ignore[no-untyped-def]
     """Write what a COMPLETED message moved. -> (its own balance, the other one, the method, available, locked)."""
     kind, other = batch.type[m], plan.other
-    if other < 0 and kind == _TRANSFER:
-        other = _open(ledger, batch, m, _OTHER_WALLET, _ASSET)
-    elif other < 0 and kind == _CONVERSION:
-        other = _open(ledger, batch, m, _WALLET, _TO_ASSET)
+    if other < 0 and plan.arrives > zero():
+        if kind == _TRANSFER:
+            other = _open(ledger, batch, m, _OTHER_WALLET, _ASSET)
+        else:
+            other = _open(ledger, batch, m, _WALLET, _TO_ASSET)
     available, locked = plan.available, plan.locked
     if other == own:
         available = plan.other_available
     _set(ledger, own, available, locked)
-    if other >= 0 and other != own:
+    if other >= 0 and other != own and plan.arrives + plan.leaves > zero():
         _set(ledger, other, plan.other_available, plan.other_locked)
         _note_change(written, m, other, plan.other_available, plan.other_locked)
     method = np.int64(-1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -296,10 +296,13 @@ class Reference:
             return dict(self._bodies.get((topic, partition), {}))
         return {identity: dict(each.bodies) for identity, each in self.ledger.transactions(partition).items()}
 
-    def add_partition(self, partition: int, origin: int) -> None:
-        """A partition was added: it begins with all ids of the one that it came of."""
-        self._bodies["trades", partition] = self._bodies.get(("trades", origin), OrderedDict()).copy()
-        self.ledger.add_partition(partition, origin)
+    def split(self, partition: int, partitions: Iterable[int], home: Callable[[str], int]) -> None:
+        """Partitions were added for users of `partition`, home(user_id): each of them begins with all its trade ids,
+        and with the transactions of its users.
+        """
+        for number in partitions:
+            self._bodies["trades", number] = self._bodies.get(("trades", partition), OrderedDict()).copy()
+        self.ledger.split(partition, home)
 
     # -------------------------------------------------------------------------------------- the topics
 

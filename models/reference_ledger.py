@@ -6,8 +6,7 @@ Money is an int in units of 10^-18; "Reading:" as in `reference`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from copy import deepcopy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -157,6 +156,16 @@ class Memory:
     def _step(self) -> None:
         self._head = (self._head + 1) % len(self._slots)
 
+    def of(self, keep: Callable[[str], bool]) -> Memory:
+        """The memory of some of its users, in the same order."""
+        part = Memory(self.size)
+        for identity in (*self._slots[self._head :], *self._slots[: self._head]):
+            if keep(identity[0]):
+                part.found[identity] = self.found[identity]
+                part._slots.append(identity)
+                part._open += self.found[identity].is_open
+        return part
+
     def advance(self, transaction: Transaction, status: str) -> None:
         """A transaction has another status."""
         self._open += (status in OPEN) - transaction.is_open
@@ -189,9 +198,11 @@ class Ledger:
         """Those that a partition remembers."""
         return self._memory(partition).found
 
-    def add_partition(self, partition: int, origin: int) -> None:
-        """A partition was added: it begins with the memory of the one that it came of."""
-        self._memories[partition] = deepcopy(self._memory(origin))
+    def split(self, partition: int, home: Callable[[str], int]) -> None:
+        """Partitions were added: what one remembered goes with its users, home(user_id)."""
+        whole = self._memory(partition)
+        for number in {home(user) for user, _ in whole.found} | {partition}:
+            self._memories[number] = whole.of(lambda user, number=number: home(user) == number)  # type: ignore[misc]
 
     def take(self, m: dict[str, Any], source: Source) -> str:
         """Take an event that was read: applied or duplicate; raises Rejected, and then nothing has changed."""
@@ -278,7 +289,7 @@ class Ledger:
         return effect
 
     def _note(self, m: dict[str, Any], own: Key, status: str, effect: Effect, source: Source) -> None:
-        """The outcome, and the balances: the event's own, changed or not, then another that changed."""
+        """The outcome, with the event's own balance, and another balance that changed."""
         at, cause = timestamp(m["occurred_at"]), source.cause()
         self.outcomes.append(
             {
@@ -297,7 +308,6 @@ class Ledger:
                 "cause": cause,
             }
         )
-        keys: Iterable[Key] = dict.fromkeys((own, *effect.balances))
         self.changes += [
             {
                 **dict(zip(("user_id", "wallet_id", "asset"), key, strict=True)),
@@ -306,5 +316,6 @@ class Ledger:
                 "occurred_at": at,
                 "cause": cause,
             }
-            for key in keys
+            for key in effect.balances
+            if key != own
         ]

@@ -289,10 +289,9 @@ class Pipeline:
         ends = {(r.topic, r.partition): r.offset + 1 for r in self.read(*OUTPUTS)}
         self._before.append((old, ends))
         self.settings = self.settings.model_copy(update={"partitions": partitions})
-        bodies = self.reference._bodies
-        for (topic, number), remembered in list(bodies.items()):
-            for other in range(number + old, partitions, old):
-                bodies[topic, other] = remembered.copy()
+        for number in range(old):
+            added = range(number + old, partitions, old)
+            self.reference.split(number, added, lambda user: partition_of(user.encode(), partitions))
 
     def partitions_at(self, record: Record) -> int:
         """How many partitions there were when this record was put out."""

@@ -47,6 +47,7 @@ class Desk:
 
     def __init__(self, **settings: Any) -> None:
         self.model = Reference(**settings)
+        self.told = 0
         self.offset = -1
 
     def send(self, topic: str, key: bytes | None = b"", value: bytes | None = None, **options: Any) -> str:
@@ -88,10 +89,13 @@ class Desk:
         return [tuple(posting.values()) for posting in self.model.outcomes[-1]["postings"]]  # type: ignore[misc]
 
     def changes(self) -> list[tuple[str, ...]]:
-        """(wallet, asset, available, locked) of the balance changes since the last call."""
+        """(wallet, asset, available, locked) since the last call: of each outcome, and of what changed beside it."""
         names = ("wallet_id", "asset", "available", "locked")
-        found = [tuple(change[name] for name in names) for change in self.model.balance_changes]
-        self.model.balance_changes.clear()
+        found = []
+        for outcome in self.model.outcomes[self.told :]:
+            beside = [each for each in self.model.balance_changes if each["cause"] == outcome["cause"]]
+            found += [tuple(each[name] for name in names) for each in ({**outcome, **outcome["balance"]}, *beside)]
+        self.told = len(self.model.outcomes)
         return found
 
     def wallets(self) -> dict[tuple[str, str], tuple[str, str]]:
@@ -851,14 +855,17 @@ def test_what_an_outcome_and_a_balance_change_say(funded: Desk) -> None:
         "occurred_at": "2026-03-02T12:00:00.000000Z",
         "cause": cause,
     }
+    assert funded.model.balance_changes == []
+    funded.event("1", "TRANSFER", 10, **TO_W2, fee="0.5")
+    cause["offset"] = 2
     assert funded.model.balance_changes == [
         {
             "user_id": "u",
-            "wallet_id": "w",
+            "wallet_id": "w2",
             "asset": "USD",
-            "total": "100",
-            "available": "89.5",
-            "locked": "10.5",
+            "total": "10",
+            "available": "10",
+            "locked": "0",
             "transaction_id": "1",
             "occurred_at": "2026-03-02T12:00:00.000000Z",
             "cause": cause,
@@ -1321,12 +1328,13 @@ def test_what_is_remembered_under_which_ids(desk: Desk) -> None:
     assert remembered["u", "1"]["PENDING"] != remembered["u", "1"]["COMPLETED"]
 
 
-def test_an_added_partition_begins_with_the_ids_of_the_one_it_came_of(desk: Desk) -> None:
+def test_partitions_that_are_added_take_over_what_is_remembered_of_their_users(desk: Desk) -> None:
     desk.fill("BUY", 1, 1, trade_id="t")
     desk.event("1", "DEPOSIT", 1, "PENDING")
-    desk.model.add_partition(11, 3)
-    for topic in ("trades", "transactions"):
-        assert desk.model.remembered(topic, 11) == desk.model.remembered(topic, 3)
-    assert desk.event("1", "DEPOSIT", 1, "CANCELLED")[0] == "CANCELLED"  # there; here it is open still
-    event = {**TRANSACTION, "transaction_id": "1", "amount": 1}
-    assert desk.model.feed("transactions", 11, 0, NOON_MS + MONTH_MS, b"u", json.dumps(event).encode()) == "applied"
+    desk.event("2", "DEPOSIT", 1, "PENDING", user_id="v")
+    desk.model.split(3, [11], {"u": 11, "v": 3}.__getitem__)
+    assert desk.model.remembered("trades", 11) == desk.model.remembered("trades", 3) != {}
+    assert desk.model.remembered("transactions", 11).keys() == {("u", "1")}
+    assert desk.model.remembered("transactions", 3).keys() == {("v", "2")}
+    event = {**TRANSACTION, "transaction_id": "1", "amount": 1, "status": "PENDING"}
+    assert desk.model.feed("transactions", 11, 0, NOON_MS + MONTH_MS, b"u", json.dumps(event).encode()) == "duplicate"

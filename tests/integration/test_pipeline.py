@@ -53,7 +53,7 @@ def test_every_message_is_accounted_for(first: Pipeline) -> None:
         assert sum(n for (name, _), n in taken.items() if name == topic) == published
     # every way a message can end was there
     ends = {"applied", "duplicate", "ignored", "malformed", "invalid", "unsupported", "out_of_range", "key_mismatch"}
-    assert {result for _, result in taken} == ends | {"conflict", "currency_mismatch"}
+    assert {result for _, result in taken} == ends | {"conflict", "currency_mismatch", "illegal_transition"}
 
 
 def test_topics_and_tables_equal_the_reference(first: Pipeline) -> None:

@@ -9,7 +9,8 @@ import json
 from collections import defaultdict
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+import pytest
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from assetstream.models.reference import BOUND, ONE, Reference
@@ -312,18 +313,18 @@ def test_any_history_is_judged_the_same_without_what_was_rejected(history: list[
     assert clean.remembered("transactions", 3) == whole.remembered("transactions", 3)
 
 
-#: (transaction, whether it is open then)
-STEPS = st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=40)
+#: (transaction, its status)
+STEPS = st.lists(st.tuples(st.integers(0, 9), st.sampled_from(("PENDING", "COMPLETED", "COMPLETED"))), max_size=40)
 
 
-def step(number: int, is_open: bool) -> dict[str, Any]:
+def step(number: int, status: str) -> dict[str, Any]:
     """A transaction that is never refused becomes open or final."""
     return {
         "transaction_id": str(number),
         "user_id": "u1",
         "wallet_id": "w1",
         "type": "DEPOSIT",
-        "status": "PENDING" if is_open else "CANCELLED",
+        "status": status,
         "asset": "USD",
         "amount": "1",
         "occurred_at": "2026-03-01T00:00:00Z",
@@ -332,18 +333,27 @@ def step(number: int, is_open: bool) -> dict[str, Any]:
 
 @RUN
 @given(STEPS, st.integers(1, 4))
-def test_open_transactions_and_the_last_ids_are_remembered(steps: list[tuple[int, bool]], memory: int) -> None:
-    model, last, still_open = Reference(id_memory=memory), [], set()
-    for offset, (number, is_open) in enumerate(steps):
-        known = str(number) in {identity for _, identity in model.remembered("transactions", 3)}
-        result = feed(model, offset, step(number, is_open))
-        if result == "applied":
-            (still_open.add if is_open else still_open.discard)(str(number))
-            if not known:
-                last = [*last, str(number)][-memory:]
-        remembered = {identity for _, identity in model.remembered("transactions", 3)}
-        assert remembered >= still_open
-        assert remembered >= set(last)
+def test_open_transactions_are_remembered(steps: list[tuple[int, str]], memory: int) -> None:
+    model, still_open = Reference(id_memory=memory), set()
+    for offset, (number, status) in enumerate(steps):
+        if feed(model, offset, step(number, status)) == "applied":
+            (still_open.add if status == "PENDING" else still_open.discard)(("u1", str(number)))
+        remembered = model.remembered("transactions", 3)
+        assert remembered.keys() >= still_open
+
+
+@pytest.mark.xfail(strict=True, reason="the ring forgets by where a transaction lies, not by when it was last heard of")
+@RUN
+@given(STEPS, st.integers(1, 4))
+@example([(0, "PENDING"), (1, "COMPLETED"), (2, "COMPLETED"), (0, "COMPLETED"), (3, "COMPLETED")], 2)
+def test_the_last_accepted_messages_are_remembered(steps: list[tuple[int, str]], memory: int) -> None:
+    """The interface: of (user_id, transaction_id, status) at least the last ID_MEMORY."""
+    model, last = Reference(id_memory=memory), []
+    for offset, (number, status) in enumerate(steps):
+        if feed(model, offset, step(number, status)) == "applied":
+            last = [*last, (number, status)][-memory:]
+        remembered = model.remembered("transactions", 3)
+        assert all(status in remembered.get(("u1", str(number)), {}) for number, status in last)
 
 
 # ------------------------------------------------------------------------------------------ the kernel as the reference
@@ -481,11 +491,11 @@ def test_kernel_any_batching_and_any_restart_give_the_same(
 
 @RUN
 @given(STEPS, st.integers(1, 4), st.data())
-def test_kernel_remembers_the_same(steps: list[tuple[int, bool]], memory: int, data: st.DataObject) -> None:
+def test_kernel_remembers_the_same(steps: list[tuple[int, str]], memory: int, data: st.DataObject) -> None:
     machine, model = Machine(memory), Reference(id_memory=memory)
-    for offset, (number, is_open) in enumerate(steps):
-        expected = feed(model, offset, step(number, is_open))
-        assert machine.feed([record(step(number, is_open))], offset) == [expected]
+    for offset, (number, status) in enumerate(steps):
+        expected = feed(model, offset, step(number, status))
+        assert machine.feed([record(step(number, status))], offset) == [expected]
         same(machine, model)
         if data.draw(st.integers(0, 4)) == 0:
             machine = machine.restored()

@@ -25,12 +25,13 @@ from assetstream.models.int128 import (
     zero,
 )
 from assetstream.models.interning import (
-    Ring,
+    Events,
+    became_final,
     find_id,
     find_pair,
     find_string,
-    free_slot,
     intern,
+    new_event,
     pair,
     put_id,
     put_pair,
@@ -93,7 +94,7 @@ class Ledger(NamedTuple):
     wallet_index: np.ndarray
     balance_index: np.ndarray
     method_index: np.ndarray
-    events: Ring
+    events: Events
 
 
 class _Events(NamedTuple):
@@ -309,31 +310,6 @@ def _is_open(status):  # type: ignore[no-untyped-def]
     return status in (_PENDING, _PROCESSING)
 
 
-@kernel
-def _new_event(ring, lo, hi):  # type: ignore[no-untyped-def]
-    """The row of a transaction that is not remembered: a new one, or that of the oldest one that is final."""
-    rows, head = ring.table.rows, ring.heads.rows[ring.which]
-    if ring.table.count[0] < ring.memory + head.open:
-        row = append(ring.table)
-    else:
-        while True:
-            row = head.next if head.next < ring.table.count[0] else np.int64(0)
-            head.next = row + 1
-            if not _is_open(rows[row].status):
-                break
-        touch(ring.heads, ring.which)
-        free_slot(rows, ring.index, row)
-        touch(ring.table, row)
-    event = rows[row]
-    event.id_lo, event.id_hi = lo, hi
-    event.seen, event.flags, event.status = np.uint8(0), np.uint8(0), _COMPLETED
-    put(event, "arrived", zero())
-    for k in range(5):
-        event.bodies[k] = np.uint64(0)
-    put_id(ring.index, lo, row)
-    return row
-
-
 # ----------------------------------------------------------------------------------------------------------- the batch
 
 
@@ -430,7 +406,7 @@ def _plan_move(ledger, batch, m, own, held, cost, arrives):  # type: ignore[no-u
             into, out = _movement(event.type, get(event, "amount"), get(event, "fee"), _cost(event))
             other, leaves = np.int64(event.other), get(event, "arrived")
     available, locked = _holds(ledger, own)
-    if held:
+    if held and _locks(kind):
         locked, available = locked - cost, available + (cost - out)
     else:
         if code == _NO_CODE and out > zero() and available < out:
@@ -509,9 +485,8 @@ def _book(ledger, batch, m, own, plan, written):  # type: ignore[no-untyped-def]
 @kernel
 def _remember(events, batch, m, row, result, own, other, method, arrived):  # type: ignore[no-untyped-def]
     """Message m, accepted, in its transaction's row (−1: in a new one)."""
-    opened = np.int64(_is_open(result)) - np.int64(row >= 0)
     if row < 0:
-        row = _new_event(events, batch.id[m, 0], batch.id[m, 1])
+        row = new_event(events, batch.id[m, 0], batch.id[m, 1])
     event, kind, status = events.table.rows[row], batch.type[m], batch.status[m]
     touch(events.table, row)
     event.seen |= np.uint8(1 << status)
@@ -522,9 +497,8 @@ def _remember(events, batch, m, row, result, own, other, method, arrived):  # ty
     put(event, "amount", at(batch.amount, m))
     put(event, "fee", at(batch.fee, m))
     put(event, "arrived", arrived)
-    if opened != 0:
-        events.heads.rows[events.which].open += opened
-        touch(events.heads, events.which)
+    if not _is_open(result):
+        became_final(events, row)
 
 
 @kernel

@@ -128,48 +128,30 @@ class Transaction:
 
 
 class Memory:
-    """The transactions that one partition remembers: `size` final ones and all that are open.
-
-    A ring of slots that goes round the open ones. A new slot is taken while there are fewer than `size` besides the
-    open ones.
-    """
+    """The transactions that one partition remembers: all that are open, and the `size` that became final last."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.found: dict[Identity, Transaction] = {}
-        self._slots: list[Identity] = []
-        self._head = 0
-        self._open = 0
+        self._final: dict[Identity, None] = {}  # in the order in which they became final
 
-    def add(self, identity: Identity, transaction: Transaction) -> None:
-        """Remember a transaction that has no status yet; the oldest final one may be forgotten for it."""
+    def advance(self, identity: Identity, transaction: Transaction, status: str) -> None:
+        """A transaction, which may be a new one, has another status."""
         self.found[identity] = transaction
-        if len(self._slots) < self.size + self._open:
-            self._slots.append(identity)
+        transaction.status = status
+        if transaction.is_open:
             return
-        while self.found[self._slots[self._head]].is_open:
-            self._step()
-        del self.found[self._slots[self._head]]
-        self._slots[self._head] = identity
-        self._step()
-
-    def _step(self) -> None:
-        self._head = (self._head + 1) % len(self._slots)
+        self._final[identity] = None
+        if len(self._final) > self.size:
+            forgotten = next(iter(self._final))
+            del self._final[forgotten], self.found[forgotten]
 
     def of(self, keep: Callable[[str], bool]) -> Memory:
-        """The memory of some of its users, in the same order."""
+        """The memory of some of its users."""
         part = Memory(self.size)
-        for identity in (*self._slots[self._head :], *self._slots[: self._head]):
-            if keep(identity[0]):
-                part.found[identity] = self.found[identity]
-                part._slots.append(identity)
-                part._open += self.found[identity].is_open
+        part.found = {identity: each for identity, each in self.found.items() if keep(identity[0])}
+        part._final = {identity: None for identity in self._final if keep(identity[0])}
         return part
-
-    def advance(self, transaction: Transaction, status: str) -> None:
-        """A transaction has another status."""
-        self._open += (status in OPEN) - transaction.is_open
-        transaction.status = status
 
 
 @dataclass(eq=False)
@@ -222,10 +204,9 @@ class Ledger:
 
         if known is None:
             known = Transaction(terms)
-            memory.add(identity, known)
         known.bodies[status] = body
         known.payment_method = m["payment_method"]
-        memory.advance(known, "FAILED" if effect.code else status)
+        memory.advance(identity, known, "FAILED" if effect.code else status)
         if effect.reverses:
             effect.reverses.reversed = True
         own = (m["user_id"], m["wallet_id"], m["asset"])

@@ -110,12 +110,13 @@ EVENT = _row(
     ("id_hi", "<u8"),
     ("terms", "<u8"),
     ("bodies", "<u8", (5,)),  # by status, of those seen
-    ("balance", "<u4"),
+    ("final", "<i8"),  # its number among those that became final
+    ("balance", "<u4"),  # of a free row: the next free one, + 1
     ("other", "<i4"),  # the balance that it went to, −1: none
     ("method", "<i4"),  # −1: unspecified
     ("type", "u1"),
     ("status", "u1"),
-    ("seen", "u1"),  # bit k: status k
+    ("seen", "u1"),  # bit k: status k; none: the row is free
     ("flags", "u1"),
 )
 #: flags of an event: its amount (and fee) is locked; a reversal has undone it
@@ -124,8 +125,8 @@ LOCKED, REVERSED = 1, 2
 #: a remembered id and 64 bits of the hash of its body
 SEEN = _row(("id_lo", "<u8"), ("id_hi", "<u8"), ("body", "<u8"))
 
-#: where a ring of remembered ids is written next, and how many of them are open and must stay
-HEAD = _row(("next", "<i8"), ("open", "<i8"))
+#: of trade ids: where the ring is written next; of events: how many became final, and the first free row, + 1
+HEAD = _row(("next", "<i8"), ("free", "<i8"))
 
 #: the last offset of an input partition that was applied, -1: none
 APPLIED = _row(("offset", "<i8"))

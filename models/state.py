@@ -15,14 +15,17 @@ from assetstream.models.encode import Names
 from assetstream.models.int128 import inline, kernel
 from assetstream.models.interning import (
     MAX_BYTES,
+    Events,
     Ring,
     Strings,
+    index_events,
     index_ids,
     index_pairs,
     index_strings,
     intern,
     slots_for,
 )
+from assetstream.models.messages import TransactionStatus
 from assetstream.models.outputs import INPUTS
 from assetstream.models.rows import (
     APPLIED,
@@ -88,6 +91,9 @@ PERSISTED: dict[str, np.dtype] = {
 #: tables of a price partition
 PRICE_PERSISTED: dict[str, np.dtype] = {"strings": STRING, "prices": PRICE, "applied": APPLIED}
 
+#: statuses of a wallet event that is not final
+OPEN = (TransactionStatus.PENDING.code, TransactionStatus.PROCESSING.code)
+
 #: rows of `heads`
 _TRADE_HEAD, EVENT_HEAD = 0, 1
 _PRICES = INPUTS.index("prices")
@@ -127,6 +133,8 @@ class AccountState(NamedTuple):
     balance_index: np.ndarray
     trade_index: np.ndarray
     event_index: np.ndarray
+    finals: np.ndarray
+    finals_at: np.ndarray
     method_index: np.ndarray
     counters: np.ndarray
 
@@ -159,9 +167,11 @@ def trade_ids_of(state: AccountState) -> Ring:
     return Ring(state.trade_ids, state.heads, state.trade_index, _TRADE_HEAD, state.id_memory)
 
 
-def events_of(state: AccountState) -> Ring:
+def events_of(state: AccountState) -> Events:
     """The remembered wallet events, as kernels take them."""
-    return Ring(state.events, state.heads, state.event_index, EVENT_HEAD, state.id_memory)
+    return Events(
+        state.events, state.heads, state.event_index, state.finals, state.finals_at, EVENT_HEAD, state.id_memory
+    )
 
 
 def names(state: AccountState | PriceState) -> Names:
@@ -244,6 +254,8 @@ def new_account_state(base_currency: bytes, id_memory: int) -> AccountState:
         balance_index=_pair_index(),
         trade_index=_index(),
         event_index=_index(),
+        finals=np.zeros(0, np.uint32),
+        finals_at=np.zeros(2, np.int64),
         method_index=_index(),
         counters=np.zeros(COUNTERS, np.int64),
     )
@@ -304,24 +316,14 @@ def reserve(state: Any, **more: int) -> Any:
             continue
         table = getattr(state, name)
         needed = int(table.count[0]) + extra
-        most = _most(state, name, extra)
-        if most is not None:
-            needed = min(needed, max(most, int(table.count[0])))
+        if name == "trade_ids":
+            needed = min(needed, max(state.id_memory, int(table.count[0])))
         if needed > len(table.rows):
             capacity = enlarged(len(table.rows), needed)
-            if most is not None:
-                capacity = max(needed, min(capacity, most))
+            if name == "trade_ids":
+                capacity = max(needed, min(capacity, state.id_memory))
             state = fit(state._replace(**{name: resize(table, capacity)}), name)
     return state
-
-
-def _most(state: Any, name: str, extra: int) -> int | None:
-    """How many rows a ring of ids grows to while so many more come; None: no such bound. Open events come on top."""
-    if name == "trade_ids":
-        return int(state.id_memory)
-    if name == "events":
-        return int(state.id_memory) + int(state.heads.rows["open"][EVENT_HEAD]) + extra
-    return None
 
 
 def _reserve_routes(state: AccountState, extra: int) -> AccountState:
@@ -346,15 +348,28 @@ def fit(state: Any, name: str) -> Any:
     state = state._replace(**derived)
     if name not in _INDEX_OF:
         return state
+    if name == "events":
+        state = _line_up(state)
     index = np.zeros_like(getattr(state, _INDEX_OF[name]), shape=_slots(state, name, capacity))
     if name == "strings":
         index_strings(table.rows, n, state.lengths, index)
     elif name in _KEYS:
         a, b = _KEYS[name]
         index_pairs(table.rows[a], table.rows[b], 0, n, index)
+    elif name == "events":
+        index_events(table.rows, n, index)
     else:
         index_ids(table.rows, n, index)
     return state._replace(**{_INDEX_OF[name]: index})
+
+
+def _line_up(state: AccountState) -> AccountState:
+    """The rows of final events from the one that became so first, in as much room as there are rows."""
+    rows = state.events.rows[: state.events.count[0]]
+    final = np.flatnonzero((rows["seen"] != 0) & ~np.isin(rows["status"], OPEN))
+    finals = np.zeros(len(state.events.rows), np.uint32)
+    finals[: len(final)] = final[np.argsort(rows["final"][final])]
+    return state._replace(finals=finals, finals_at=np.array([0, len(final)]))
 
 
 def _slots(state: Any, name: str, capacity: int) -> tuple[int, ...]:

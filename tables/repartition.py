@@ -19,17 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from assetstream.models.messages import TransactionStatus
-from assetstream.models.state import EVENT_HEAD, PERSISTED, PRICE_PERSISTED, AccountState, PriceState
+from assetstream.models.state import PERSISTED, PRICE_PERSISTED, AccountState, PriceState
 from assetstream.streams.batch_writer import partition_of
 from assetstream.tables import changelog
 from assetstream.tables.changelog import ChangelogError
 
 #: rows of a state by table, in the order of its changelog
 Rows = dict[str, np.ndarray]
-
-#: statuses of a wallet event that is not final
-OPEN = (TransactionStatus.PENDING.code, TransactionStatus.PROCESSING.code)
 
 #: fields that are numbers of strings
 _NAMES = {
@@ -120,12 +116,12 @@ def _account(rows: Rows, home: np.ndarray, number: int, is_new: bool) -> Rows:
 
 
 def _events(rows: Rows, balance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Wallet events whose balances stay, the one that would be forgotten first in front, and the heads of the rings."""
-    heads, oldest_first = rows["heads"].copy(), np.roll(rows["events"], -int(rows["heads"]["next"][EVENT_HEAD]))
-    kept = _following(oldest_first, "balance", balance)
+    """Wallet events whose balances stay, and the heads: no row is free."""
+    kept = _following(rows["events"][rows["events"]["seen"] != 0], "balance", balance)
     moved = kept["other"] >= 0
     kept["other"][moved] = balance[kept["other"][moved]]
-    heads["next"][EVENT_HEAD], heads["open"][EVENT_HEAD] = 0, np.isin(kept["status"], OPEN).sum()
+    heads = rows["heads"].copy()
+    heads["free"] = 0
     return kept, heads
 
 

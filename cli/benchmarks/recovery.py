@@ -111,9 +111,10 @@ def _rows(settings: Settings, number: int, users: list[int], ids: int) -> Rows:
     rows["events"] = events = np.zeros(ids // EVENTS_SHARE, EVENT)
     for limb in ("id_lo", "id_hi"):
         events[limb] = random.integers(0, 1 << 64, len(events), np.uint64)
-    events["status"] = TransactionStatus.COMPLETED.code
+    events["status"], events["seen"] = TransactionStatus.COMPLETED.code, 1 << TransactionStatus.COMPLETED.code
+    events["final"] = np.arange(len(events))
     rows["heads"] = rows["heads"].copy()
-    rows["heads"]["next"] = ids, 0
+    rows["heads"]["next"] = ids, len(events)
     return rows
 
 

@@ -245,6 +245,8 @@ class Pipeline:
                 }
             )
         )
+        with suppress(KafkaException):
+            producer.list_topics(timeout=5)  # connect first: else it asks for its id again only half a second later
         began, sent = time.monotonic(), 0
         for topic, key, value in messages:
             while True:
@@ -321,6 +323,7 @@ class Pipeline:
         prefix = self.settings.topic_prefix
         tps = [TopicPartition(self.settings.topic(t), p) for t in topics for p in range(self.settings.partitions)]
         admin = AdminClient(self.settings.kafka())
+        admin.list_topics(timeout=10)  # connect first: else it asks again only 3 s later, now and then
         stable = {
             (tp.topic, tp.partition): future.result().offset
             for tp, future in admin.list_offsets(
@@ -338,6 +341,7 @@ class Pipeline:
                     "enable.auto.commit": False,
                     "enable.partition.eof": True,
                     "auto.offset.reset": "error",
+                    "fetch.wait.max.ms": 20,  # at the end of a partition the broker holds an answer back so long
                     "fetch.message.max.bytes": 8 << 20,
                 }
             )
@@ -347,7 +351,7 @@ class Pipeline:
             end = time.monotonic() + SETTLE_S
             while left:
                 assert time.monotonic() < end, f"could not read {sorted(left)} to their ends"
-                for message in consumer.consume(5000, 0.2):
+                for message in consumer.consume(5000, 0.05):
                     each = (message.topic(), message.partition())
                     if message.error() is None:
                         record = (message.offset(), message.timestamp()[1], message.key(), message.value())

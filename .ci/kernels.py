@@ -22,5 +22,5 @@ def kept(room: Path) -> Path:
 
 installed, checkout = Path(assetstream.models.__file__).parents[1], Path(sys.argv[1]).resolve()
 for room in sorted(installed.iterdir()):
-    if kept(room).exists():
+    if "NUMBA_CACHE_DIR" in os.environ and kept(room).exists():
         shutil.copytree(kept(room), kept(checkout / room.name), dirs_exist_ok=True)

@@ -285,6 +285,17 @@ class Pipeline:
 
         wait_until(settled, "lag to be zero", patience)
 
+    def work_through(self, parts: Iterable[list[Message]]) -> None:
+        """Publish, feed and settle phase after phase; between them rows may wait: sinks take a second to fill a batch.
+
+        After prices they don't: in that second all workers get the marks, and then trades find them.
+        """
+        for phase in parts:
+            self.publish(phase)
+            self.feed()  # while the workers are at it
+            self.settle(sinks=2 * sum(topic == "prices" for topic, _, _ in phase) > len(phase))
+        self.settle()
+
     def repartitioned(self, partitions: int) -> None:
         """There are so many partitions now, a multiple of what there were; what was put out before stays there."""
         old = self.settings.partitions

@@ -28,6 +28,7 @@ class Sizes:
     """How much each part takes."""
 
     messages: int = 1_000_000
+    warm_kafka: bool = True  # a smaller backlog first, which is not counted
     faust_messages: int = 100_000
     seconds: float = 60
     warm_up: float = 30
@@ -48,13 +49,14 @@ class Sizes:
 #: everything once, small: shows that the benchmarks work, not how fast anything is
 QUICK = Sizes(
     messages=20_000,
+    warm_kafka=False,
     faust_messages=2_000,
-    seconds=2,
-    warm_up=2,
+    seconds=1,
+    warm_up=1,
     rate=5_000,
     positions=(10_000,),
     repetitions=3,
-    memory_rows=50_000,
+    memory_rows=10_000,
     rounds=3,
     batches=(500, 2_000),
     scaling_positions=(1_000, 10_000),
@@ -102,8 +104,10 @@ class Bench:
         A smaller backlog first, which is not counted: Kafka's JVM is busy compiling itself when it is new, and those
         who come later would find it warm.
         """
-        with throughput.backlog(self.stack, "warm-up", max(self.sizes.messages // 3, 1_000), self._progress) as warm:
-            throughput.run_worker(warm, self._progress)
+        if self.sizes.warm_kafka:
+            messages = max(self.sizes.messages // 3, 1_000)
+            with throughput.backlog(self.stack, "warm-up", messages, self._progress) as warm:
+                throughput.run_worker(warm, self._progress)
         return throughput.run_worker(self.backlog, self._progress)
 
     @cached_property

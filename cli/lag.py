@@ -131,7 +131,8 @@ def _readable(settings: Settings, ranges: dict[tuple[str, int], tuple[int, int]]
     if not left:
         return counts
     # little is prefetched: most partitions need one look
-    consumer = Consumer(reader(settings, **{"enable.partition.eof": True, "queued.min.messages": COUNTED}))
+    more = {"enable.partition.eof": True, "queued.min.messages": COUNTED, "fetch.wait.max.ms": 20}
+    consumer = Consumer(reader(settings, **more))
     try:
         consumer.assign([TopicPartition(*each, start) for each, (start, _) in left.items()])
         deadline = time.monotonic() + PROBE_S

@@ -6,7 +6,8 @@ The order is what makes it safe to kill and run again at any point:
 2. Raise the changelog topics. From here on no worker starts, with P or with N, until the last topic has N partitions.
 3. Write the state of every new partition, as one that begins anew, in one Kafka transaction. Before it commits the old
    state is the state; after it, the new one is, and a second run finds that and goes on with the next step.
-4. Raise the other topics. 5. Delete what the changelogs had before: it is superfluous.
+4. Raise the other topics, and give the sinks their first positions in the partitions of `analytics` that are new.
+5. Delete what the changelogs had before: it is superfluous.
 
 Snapshots need nothing: they are prefixes of changelogs that go on.
 """
@@ -25,6 +26,7 @@ from rich.progress import Progress
 
 from assetstream.agents.partition import AccountPartition, Partition, PricePartition
 from assetstream.cli.lag import lags
+from assetstream.cli.positions import set_first
 from assetstream.models.decimals import units
 from assetstream.models.decode import decode_marks, encode_mark
 from assetstream.models.records import records_of
@@ -117,6 +119,7 @@ class Repartition:
             yield f"wrote the states of {self.new} partitions, in one transaction"
         faults.reach("repartition.written")
         yield from self._raise(spec.name for spec in specs(self.after))
+        yield from set_first(self.after, lambda: False)
         self._admin.results(self._admin.client.delete_records(begins, request_timeout=TIMEOUT_S))
         self._check_at_rest("; what came meanwhile may lie in the wrong partition: publish it again, and skip it there")
         faults.reach("repartition.done")

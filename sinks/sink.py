@@ -21,6 +21,7 @@ from faust.types import TP
 
 from assetstream.sinks.clickhouse import PATIENCE_S, ClickHouseAway, connect
 from assetstream.sinks.migrations import check
+from assetstream.sinks.positions import understood
 from assetstream.sinks.writer import ClickHouseInserts, Fenced, PartitionWriter
 from assetstream.streams import membership, metrics, outages, topics
 from assetstream.streams.app import crash, make_app, raw_topic
@@ -290,7 +291,7 @@ class Sink:
         pause = 0.2
         while True:
             try:
-                name, starts = await asyncio.to_thread(self._log)
+                name, starts, ends = await asyncio.to_thread(self._log)
                 committed = await self._committed()
                 break
             except (KafkaException, KafkaError, OSError) as error:
@@ -300,12 +301,12 @@ class Sink:
                 if self.epoch != epoch:
                     return
         try:
+            group = self.settings.group("sinks")
+            positions = {n: understood(group, (self.topic, n), *committed[n], ends[n]) for n in sorted(self.assigned)}
             commits = KafkaCommits(self._connection, self.topic, member)
-            for number in sorted(self.assigned):
-                offset, metadata = committed[number]
+            for number, (offset, last) in positions.items():
                 writer = PartitionWriter(self.settings.clickhouse_database, name, number, commits, self._inserts)
-                start = starts[number]
-                await writer.recover(start if offset < 0 else offset, metadata if offset >= 0 else "", start)
+                await writer.recover(offset, last, starts[number])
                 await self.app.consumer.seek(TP(self.topic, number), writer.next)
                 if self.epoch != epoch:
                     return
@@ -319,11 +320,14 @@ class Sink:
         committed = await self._connection.committed(self.settings.group("sinks"), places, decided=True)
         return {number: position for (_, number), position in committed.items()}
 
-    def _log(self) -> tuple[str, dict[int, int]]:
-        """The log's name for tokens, and its start by partition."""
+    def _log(self) -> tuple[str, dict[int, int], dict[int, int]]:
+        """The log's name for tokens, and its start and end by partition."""
         admin = AdminClient(self.settings.kafka(log_level=0))
         described = admin.describe_topics(TopicCollection([self.topic]), request_timeout=10)[self.topic].result()
-        tps = [TopicPartition(self.topic, number) for number in self.assigned]
-        begins = admin.list_offsets(dict.fromkeys(tps, OffsetSpec.earliest()), request_timeout=10)
-        starts = {tp.partition: future.result().offset for tp, future in begins.items()}
-        return f"{self.topic}:{described.topic_id}", starts
+
+        def offsets(spec: OffsetSpec) -> dict[int, int]:
+            tps = [TopicPartition(self.topic, number) for number in self.assigned]
+            found = admin.list_offsets(dict.fromkeys(tps, spec), request_timeout=10)
+            return {tp.partition: future.result().offset for tp, future in found.items()}
+
+        return f"{self.topic}:{described.topic_id}", offsets(OffsetSpec.earliest()), offsets(OffsetSpec.latest())

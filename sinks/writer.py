@@ -8,7 +8,7 @@ In this order, line by line in `PartitionWriter._write`:
    "exactly first … last may be on its way". The commit is fenced: a writer whose assignment is over stops here.
 3. Per table of the range one INSERT of one block under the token `database:table:log:partition:first-last`, which makes
    ClickHouse take it once, however often and by whomever it is sent, also when an earlier attempt is still running.
-4. Done: the next range's commit says so; when there is none, a commit of the position with empty metadata.
+4. Done: the next range's commit says so; when there is none, a commit of the position p with `{"to": p − 1}`.
 
 A successor that finds metadata repeats exactly that range under the same tokens, and then goes on. "Highest offset in
 the table" would not do: an insert of a killed worker may still be running.
@@ -23,7 +23,6 @@ error is raised; the range stays intended and nothing is lost.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -38,6 +37,7 @@ from tenacity.wait import wait_base
 from assetstream.models.records import Records
 from assetstream.sinks.batches import combine
 from assetstream.sinks.clickhouse import PATIENCE_S, ClickHouseAway, connect, translate
+from assetstream.sinks.positions import metadata
 from assetstream.sinks.schema import TABLES
 from assetstream.streams import faults, metrics, outages
 from assetstream.streams.settings import Settings
@@ -185,18 +185,15 @@ class PartitionWriter:
         #: the offset to read next: all below was taken, or is no record
         self.next = 0
 
-    async def recover(self, offset: int, metadata: str = "", log_start: int = 0) -> None:
-        """Begin where the last writer left off: at the group's committed offset and metadata.
+    async def recover(self, offset: int, last: int, log_start: int = 0) -> None:
+        """Begin where the last writer left off: at the group's position, see `positions.understood`.
 
-        log_start: the first offset that the log still has; with nothing committed, `offset` is that too.
-        Raises RangeLost when it lies beyond `offset`, ValueError for metadata that is not ours.
+        last: of what may be on its way, offset − 1 for nothing; log_start: the first offset that the log still has.
+        Raises RangeLost when that lies beyond `offset`.
         """
-        last = json.loads(metadata)["to"] if metadata else offset
-        if not isinstance(last, int) or last < offset:
-            raise ValueError(f"analytics partition {self.partition}: committed metadata {metadata!r} is not ours")
         if log_start > offset:
             raise RangeLost(self.partition, (offset, max(last, log_start - 1)), None)
-        self._planned = (offset, last) if metadata else None
+        self._planned = (offset, last) if last >= offset else None
         self._settled = self.next = offset
 
     async def add(self, records: Records, begins: int, ends: int) -> bool:
@@ -275,7 +272,7 @@ class PartitionWriter:
                     intended = (float("-inf"), 0.0)
                     for table in list(tables):
                         if _elapsed(intended) > FRESH_S:
-                            await self._commits.commit({self.partition: (first, json.dumps({"to": last}))})
+                            await self._commits.commit({self.partition: (first, metadata(last))})
                             intended = _clocks()
                             faults.reach("sink.announced")
                         await self._insert(table, tables[table], first, last)
@@ -324,7 +321,7 @@ class PartitionWriter:
         async with self._lock:
             if self._planned is None and not self._waiting and self._settled < self.next:
                 position = self.next
-                await self._commits.commit({self.partition: (position, "")})
+                await self._commits.commit({self.partition: (position, metadata(position - 1))})
                 self._settled = position
 
     def _report(self, state: RetryCallState) -> None:

@@ -134,6 +134,7 @@ class Admin:
 
         A broker that is just taking the lead of a partition is asked again for a while.
         """
+        self.partitions()  # connect first: asked while it connects, librdkafka now and then asks again only 3 s later
         wanted, deadline = {TopicPartition(*each): spec for each in partitions}, time.monotonic() + TIMEOUT_S
         while True:
             try:

@@ -143,6 +143,7 @@ class MarkFollower:
 
     def _ends(self, partitions: list[TopicPartition]) -> dict[int, int]:
         admin = AdminClient(self._settings.kafka(log_level=0))
+        admin.list_topics(timeout=10)  # connect first: see `tables/restore.py`
         futures = admin.list_offsets(
             dict.fromkeys(partitions, OffsetSpec.latest()),
             isolation_level=IsolationLevel.READ_COMMITTED,

@@ -59,6 +59,7 @@ class Superseded(Exception):
 def offsets(settings: Settings, wanted: Mapping[TopicPartition, OffsetSpec], uncommitted: bool) -> dict:
     """Log offsets by (topic, partition). Raises KafkaException."""
     admin = AdminClient(settings.kafka(log_level=0))
+    admin.list_topics(timeout=10)  # connect first: who asks for offsets while it connects waits 3 s now and then
     level = IsolationLevel.READ_UNCOMMITTED if uncommitted else IsolationLevel.READ_COMMITTED
     futures = admin.list_offsets(dict(wanted), isolation_level=level, request_timeout=10)
     return {(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()}

@@ -17,10 +17,9 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from prometheus_client.parser import text_string_to_metric_families
 
 from assetstream.cli.benchmarks.report import BenchError
+from assetstream.cli.init import init_all
 from assetstream.cli.stack import EmbeddedStack
 from assetstream.sinks.clickhouse import connect
-from assetstream.sinks.migrations import migrate
-from assetstream.streams.admin import init_topics
 from assetstream.streams.embedded_kafka import Progress, silent
 from assetstream.streams.processes import Server
 from assetstream.streams.settings import PREFIX, Settings
@@ -113,12 +112,7 @@ class Installation:
 
     def init(self) -> None:
         """Make topics and tables."""
-        init_topics(self.settings)
-        client = self.clickhouse()
-        try:
-            migrate(client, self.settings)
-        finally:
-            client.close()
+        init_all(self.settings)
 
     @contextmanager
     def worker(self) -> Iterator[WorkerProcess]:

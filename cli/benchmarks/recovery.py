@@ -15,7 +15,8 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -122,21 +123,23 @@ def _rows(settings: Settings, number: int, users: list[int], ids: int) -> Rows:
 
 
 @contextmanager
-def _worker(made: Installation, name: str) -> Iterator[WorkerProcess]:
-    """A worker with a data folder of its own, started and ready; ended behind."""
-    process = WorkerProcess(made.settings.model_copy(update={"data_dir": made.settings.data_dir / name}))
-    try:
-        process.start(attached=True)
-        yield process
-    finally:
-        process.stop()
+def _workers(made: Installation, *names: str) -> Iterator[list[WorkerProcess]]:
+    """Workers with a data folder each, started at once and ready; ended behind."""
+    folder = made.settings.data_dir
+    processes = [WorkerProcess(made.settings.model_copy(update={"data_dir": folder / name})) for name in names]
+    with ThreadPoolExecutor(len(processes)) as pool:
+        try:
+            list(pool.map(lambda process: process.start(attached=True), processes))
+            yield processes
+        finally:
+            list(pool.map(WorkerProcess.stop, processes))
 
 
 def _one_worker(made: Installation, seconds: float, progress: Progress) -> Iterator[tuple[Value, ...]]:
     for what in ("cold, from Kafka", "warm, from snapshots"):
         progress(f"restoring {what}", 0, 0)
         began = time.monotonic()
-        with _worker(made, "one") as worker:
+        with _workers(made, "one") as (worker,):
             ready = time.monotonic() - began
             yield f"restore, {what}: s", worker.metrics()["last_restore_duration_seconds", ""]
             yield f"start to ready, {what}: s", ready
@@ -155,9 +158,7 @@ def _one_worker(made: Installation, seconds: float, progress: Progress) -> Itera
 def _two_workers(made: Installation, kills: int, progress: Progress) -> Iterator[tuple[Value, ...]]:
     taken: list[float] = []
     restored: list[float] = []
-    with ExitStack() as leaving:
-        workers = [leaving.enter_context(_worker(made, name)) for name in ("one", "two")]
-        desk = leaving.enter_context(_Desk(made))
+    with _workers(made, "one", "two") as workers, _Desk(made) as desk:
         for kill in range(kills):
             progress("killing a worker", kill, kills)
             _wait_shared(workers)
@@ -170,7 +171,8 @@ def _two_workers(made: Installation, kills: int, progress: Progress) -> Iterator
             process.signal(signal.SIGKILL)
             taken.append(desk.wait_for_all() - began)
             restored.append(other.metrics()["last_restore_duration_seconds", ""])
-            victim.start(attached=True)
+            if kill + 1 < kills:
+                victim.start(attached=True)
     yield "kill -9 to the next alerts, s, median", statistics.median(taken)
     yield "kill -9 to the next alerts, s, longest", max(taken)
     yield "of that, the survivor's restore, s, median", statistics.median(restored)

@@ -24,6 +24,8 @@ node.id={node}
 controller.quorum.bootstrap.servers=
 controller.quorum.voters={voters}
 default.replication.factor=3
+# not 9 s until a dead node's partitions get other leaders
+broker.session.timeout.ms=6000
 offsets.topic.replication.factor=3
 transaction.state.log.replication.factor=3
 transaction.state.log.min.isr=2

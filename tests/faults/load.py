@@ -49,8 +49,8 @@ def while_publishing(
         finally:
             calm.set()
         publishing.result()
+    running.feed()  # while the workers are at it
     running.settle()
-    running.feed()
 
 
 def said(running: Pipeline, pattern: str) -> list[str]:

@@ -64,10 +64,7 @@ def test_clocks_jump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         clock.worn(monkeypatch)
         running.start("one", "two")
         monkeypatch.undo()
-        for phase in before:
-            running.publish(phase)
-            running.settle()
-            running.feed()
+        running.work_through(before)
 
         while_publishing(running, last, RATE, clock.jump)
         wait_until(lambda: all(worker.is_ready for worker in running.workers), "both to be ready")

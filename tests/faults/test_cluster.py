@@ -58,10 +58,7 @@ def test_each_node_is_killed(kafka: Cluster, settings: Settings, tmp_path: Path)
     """Whoever leads partitions and coordinates groups and transactions dies, comes back, and then another does."""
     *before, last = phases(market(USERS, SYMBOLS, SEED, bad=BAD), MESSAGES)
     with pipeline(settings, tmp_path, "one", "two") as running:
-        for phase in before:
-            running.publish(phase)
-            running.settle()
-            running.feed()
+        running.work_through(before)
 
         def kill_each() -> None:
             for number in random.Random(SEED).sample(NODES, len(NODES)):

@@ -10,7 +10,6 @@ import json
 import re
 import signal
 import time
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from tests.faults.load import SEED, while_publishing
 from tests.integration.pipeline import (
     Check,
     Pipeline,
+    WorkerProcess,
     logs_on_failure,  # noqa: F401
     partition_of,
     pipeline,
@@ -35,21 +35,18 @@ SESSION_S = 6
 STEPS = [point for point in faults.POINTS if not point.startswith("repartition")]
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
-    with EmbeddedStack(tmp_path_factory.mktemp("dangling")) as running:
-        yield running
-
-
-def start_to_die(running: Pipeline, name: str, point: str, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def start_to_die(
+    running: Pipeline, name: str, point: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> WorkerProcess:
     """Start a worker that dies when it comes to `point` for the `times`-th time."""
     monkeypatch.setenv("TEST_ASSETSTREAM_FAULT", f"{point}:{times}")
-    running.start(name, ready=False)
+    (doomed,) = running.start(name, ready=False)
     monkeypatch.delenv("TEST_ASSETSTREAM_FAULT")
+    return doomed
 
 
 def test_a_worker_dies_at_every_step(stack: EmbeddedStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One worker lives, the other dies at one step after the other, each time started anew, under load."""
+    """One worker lives, two others die under load, each at a step; then they are started anew, for the next steps."""
     settings = stack.settings(
         topic_prefix="steps.", clickhouse_database="steps", session_timeout_s=SESSION_S, snapshot_s=0.5
     )
@@ -58,12 +55,15 @@ def test_a_worker_dies_at_every_step(stack: EmbeddedStack, tmp_path: Path, monke
         running.publish(islice(stream, MESSAGES))  # something to restore
 
         def harm() -> None:
-            for i, point in enumerate(STEPS):
-                start_to_die(running, "two", point, 1 + (SEED + i) % 2, monkeypatch)
-                dying = running.workers[-1]
-                wait_until(lambda w=dying: w.process.poll() is not None, f"the other's death at {point}", 90)
-                assert dying.process.poll() == -signal.SIGKILL, f"{point}: {dying.tail()}"
-                running.workers.remove(dying)
+            for i in range(0, len(STEPS), 2):
+                dying = {
+                    point: start_to_die(running, name, point, 1 + (SEED + j) % 2, monkeypatch)
+                    for j, (name, point) in enumerate(zip(("two", "three"), STEPS[i : i + 2], strict=False), i)
+                }
+                for point, worker in dying.items():
+                    wait_until(lambda w=worker: w.process.poll() is not None, f"the other's death at {point}", 90)
+                    assert worker.process.poll() == -signal.SIGKILL, f"{point}: {worker.tail()}"
+                    running.workers.remove(worker)
 
         while_publishing(running, stream, RATE, harm, rest=False)
         for worker in running.workers:
@@ -112,8 +112,7 @@ def test_alerts_flow_again_after_a_death_inside_a_transaction(
         running.publish([limit(user) for user in users])
         running.settle()
         # the other one dies in its tenth transaction, when all of it is written but the end
-        start_to_die(running, "two", "checkpoint.offsets", 10, monkeypatch)
-        two = running.workers[-1]
+        two = start_to_die(running, "two", "checkpoint.offsets", 10, monkeypatch)
         wait_until(lambda: one.metric("ready_partitions") == 4, "both to share the partitions")
         (shared,) = re.findall(r"assigned epoch=4 partitions=\[(.*)\]", one.log.read_text())
         kept = {int(number) for number in shared.split(", ")}

@@ -11,8 +11,6 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
-import pytest
-
 from assetstream.cli.stack import EmbeddedStack
 from assetstream.models.market import market
 from tests.integration.pipeline import (
@@ -33,12 +31,6 @@ KILLS = 2
 #: messages a second while workers are killed: mostly they have a backlog
 RATE = 1500
 SESSION_S = 6
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
-    with EmbeddedStack(tmp_path_factory.mktemp("faults")) as running:
-        yield running
 
 
 @contextmanager
@@ -117,10 +109,7 @@ def test_stopped_past_its_session_and_woken(stack: EmbeddedStack, tmp_path: Path
     with two_workers(stack, "stopped", tmp_path) as running:
         sleeper, other = running.workers
         *before, last = phases(market(USERS, SYMBOLS, SEED + 1, bad=BAD), PHASED // 2)
-        for phase in before:
-            running.publish(phase)
-            running.settle()
-            running.feed()
+        running.work_through(before)
 
         def stop() -> bool:
             wait_until(lambda: took_part(sleeper) > 0, "the worker to be at work", pause=0.02)

@@ -5,6 +5,7 @@ copy, offsets set by hand, damaged and foreign records. Each is exact, or a loud
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from assetstream.cli.init import init_all
 from assetstream.cli.stack import EmbeddedStack
 from assetstream.models.market import Message, market
+from assetstream.tables.changelog import VERSION
 from tests.faults.load import SEED
 from tests.integration.pipeline import (
     READY_S,
@@ -215,6 +217,23 @@ def test_a_changelog_that_is_damaged_and_one_that_begins_in_the_middle(stack: Em
         said = refused(running)
         assert "records are missing" in said
         assert explains(said)
+
+
+def test_a_changelog_of_another_release(stack: EmbeddedStack, tmp_path: Path) -> None:
+    """A format that this release does not know, with a snapshot of all before and without one."""
+    with installation(stack, "release", tmp_path) as (running, _):
+        partition, value = next((r.partition, r.value) for r in running.read("account_changelog")[::-1])
+        assert value is not None
+        newer = value[:4] + struct.pack("<H", VERSION + 1) + value[6:]
+        at = ends(running, "account_changelog")[TopicPartition("release.account_changelog", partition)]
+        append(running, "account_changelog", partition, newer)
+        where = f"release.account_changelog-{partition} at offset {at}"
+        for prepare in (lambda running: None, without_snapshots):
+            prepare(running)
+            said = refused(running)
+            told = f"{where}: format {VERSION + 1}, this release reads {VERSION}; use the release that wrote it"
+            assert said == told
+            assert explains(said)
 
 
 def test_a_changelog_that_is_older_than_the_offsets(stack: EmbeddedStack, tmp_path: Path) -> None:

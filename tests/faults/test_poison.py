@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,12 +30,6 @@ from tests.integration.pipeline import (
 
 USERS, SYMBOLS, SEED, MESSAGES = 30, 10, 21, 4_000
 POISON = "arsenic"
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
-    with EmbeddedStack(tmp_path_factory.mktemp("poison")) as running:
-        yield running
 
 
 def settings_of(stack: EmbeddedStack, name: str, **more: object) -> Settings:

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from rocksdict import AccessType, Rdict
 
 from assetstream.cli.stack import EmbeddedStack
@@ -25,12 +24,6 @@ from tests.integration.pipeline import (
 )
 
 USERS, SYMBOLS, BAD, MESSAGES, PARTITIONS = 10, 6, 0.01, 4_000, 2
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
-    with EmbeddedStack(tmp_path_factory.mktemp("snapshots")) as running:
-        yield running
 
 
 def snapshots(running: Pipeline) -> list[Path]:
@@ -108,10 +101,7 @@ def test_a_full_disk_stops_snapshots_not_the_worker(stack: EmbeddedStack, tmp_pa
     settings = settings.model_copy(update={"snapshot_s": 0.3})
     *before, last = phases(market(USERS, SYMBOLS, SEED, bad=BAD), MESSAGES)
     with pipeline(settings, tmp_path, "one") as running:
-        for phase in before:
-            running.publish(phase)
-            running.settle()
-            running.feed()
+        running.work_through(before)
         (worker,) = running.workers
         room = (worker.log.stat().st_size + 4_096,) * 2  # for its log
         resource.prlimit(worker.process.pid, resource.RLIMIT_FSIZE, room)

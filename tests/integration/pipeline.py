@@ -245,6 +245,8 @@ class Pipeline:
                 }
             )
         )
+        with suppress(KafkaException):
+            producer.list_topics(timeout=5)  # connect first: else it asks for its id again only half a second later
         began, sent = time.monotonic(), 0
         for topic, key, value in messages:
             while True:
@@ -283,6 +285,17 @@ class Pipeline:
 
         wait_until(settled, "lag to be zero", patience)
 
+    def work_through(self, parts: Iterable[list[Message]]) -> None:
+        """Publish, feed and settle phase after phase; between them rows may wait: sinks take a second to fill a batch.
+
+        After prices they don't: in that second all workers get the marks, and then trades find them.
+        """
+        for phase in parts:
+            self.publish(phase)
+            self.feed()  # while the workers are at it
+            self.settle(sinks=2 * sum(topic == "prices" for topic, _, _ in phase) > len(phase))
+        self.settle()
+
     def repartitioned(self, partitions: int) -> None:
         """There are so many partitions now, a multiple of what there were; what was put out before stays there."""
         old = self.settings.partitions
@@ -320,6 +333,7 @@ class Pipeline:
         prefix = self.settings.topic_prefix
         tps = [TopicPartition(self.settings.topic(t), p) for t in topics for p in range(self.settings.partitions)]
         admin = AdminClient(self.settings.kafka())
+        admin.list_topics(timeout=10)  # connect first: else it asks again only 3 s later, now and then
         stable = {
             (tp.topic, tp.partition): future.result().offset
             for tp, future in admin.list_offsets(
@@ -337,6 +351,7 @@ class Pipeline:
                     "enable.auto.commit": False,
                     "enable.partition.eof": True,
                     "auto.offset.reset": "error",
+                    "fetch.wait.max.ms": 20,  # at the end of a partition the broker holds an answer back so long
                     "fetch.message.max.bytes": 8 << 20,
                 }
             )
@@ -346,7 +361,7 @@ class Pipeline:
             end = time.monotonic() + SETTLE_S
             while left:
                 assert time.monotonic() < end, f"could not read {sorted(left)} to their ends"
-                for message in consumer.consume(5000, 0.2):
+                for message in consumer.consume(5000, 0.05):
                     each = (message.topic(), message.partition())
                     if message.error() is None:
                         record = (message.offset(), message.timestamp()[1], message.key(), message.value())

@@ -17,7 +17,6 @@ from assetstream.models.market import market
 from assetstream.streams.settings import Settings
 from tests.integration.pipeline import (
     Check,
-    Pipeline,
     logs_on_failure,  # noqa: F401
     phases,
     pipeline,
@@ -34,13 +33,6 @@ def elsewhere(stack: EmbeddedStack, settings: Settings) -> Settings:
     return settings.model_copy(update=there)
 
 
-def work_through(running: Pipeline, parts: list) -> None:  # type: ignore[type-arg]
-    for phase in parts:
-        running.publish(phase)
-        running.settle()
-        running.feed()
-
-
 @pytest.mark.timeout(900)
 def test_a_copy_made_in_mid_work_goes_on_elsewhere(tmp_path: Path) -> None:
     """The copy is taken while a worker waits; the original goes on, is lost, and the copy takes what came since."""
@@ -49,7 +41,7 @@ def test_a_copy_made_in_mid_work_goes_on_elsewhere(tmp_path: Path) -> None:
     with original:
         settings = original.settings(topic_prefix="b.", clickhouse_database="b", partitions=4, snapshot_s=0.5)
         with pipeline(settings, tmp_path, "one") as running:
-            work_through(running, parts[:3])
+            running.work_through(parts[:3])
             kafka, clickhouse = (int(each.rpartition(":")[2]) for each in (original.kafka, original.clickhouse))
             original.stop()
             subprocess.run(["cp", "-a", tmp_path / "original", tmp_path / "copy"], check=True)
@@ -57,7 +49,7 @@ def test_a_copy_made_in_mid_work_goes_on_elsewhere(tmp_path: Path) -> None:
             known, fed = copy.deepcopy(running.reference), dict(running._fed)
             with again:
                 # the worker has waited, and goes on by itself
-                work_through(running, parts[3:])
+                running.work_through(parts[3:])
                 Check(running).everything()
                 time.sleep(1)  # its snapshots have what came since
                 assert running.workers[0].terminate()[0] == 0
@@ -78,7 +70,7 @@ def test_a_copy_made_in_mid_work_goes_on_elsewhere(tmp_path: Path) -> None:
             # Publishers send again what they sent since before the backup: what is known of it is a duplicate.
             before = known.counts["trades", "duplicate"]
             running.publish(parts[2][-500:], rate=100)
-            work_through(running, parts[3:])
+            running.work_through(parts[3:])
             assert known.counts["trades", "duplicate"] > before + 100
             Check(running).everything()
             # Now the log is as long as the lost one's snapshot, and yet another: it must not come back with that.

@@ -84,6 +84,8 @@ class Reader:
             commands[block.language], cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, f"{block.where}\n{text}\n{done.stdout}\n{done.stderr}"
+        for number in re.findall(r"assetstream repartition (\d+)", text):
+            self.env[f"{PREFIX}PARTITIONS"] = number  # as its last line says
         return done.stdout
 
     def settle(self) -> None:

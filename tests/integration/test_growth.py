@@ -46,7 +46,7 @@ def rows_of(worker: WorkerProcess) -> dict[str, int]:
 
 def test_the_log_and_the_ids_stay_bounded_however_long_it_runs(stack: EmbeddedStack, tmp_path: Path) -> None:
     """Three times the history: the log is no longer, a restore without a snapshot reads no more, ids are forgotten."""
-    users, symbols, each = 100, 20, 60_000
+    users, symbols, each = 500, 4, 60_000
     settings = stack.settings(topic_prefix="long.", clickhouse_database="long", partitions=1, id_memory=IDS)
     # trades of 128 bytes a position and 300 a portfolio, at most
     state = users * symbols * 128 + users * 400 + IDS * 24
@@ -54,7 +54,7 @@ def test_the_log_and_the_ids_stay_bounded_however_long_it_runs(stack: EmbeddedSt
     began, restored = [0], [0.0]
     with pipeline(settings, tmp_path, "one") as running:
         for i in range(3):
-            running.publish(trades(i * each, each, users, symbols), rate=4_000)
+            running.publish(trades(i * each, each, users, symbols), rate=10_000)
             running.settle(sinks=False)
             wait_until(lambda: rows_of(running.workers[0])["trade_ids"] == IDS, "the gauges")
             assert rows_of(running.workers[0])["positions"] == users * symbols

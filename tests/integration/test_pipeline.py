@@ -32,10 +32,7 @@ def first(stack: EmbeddedStack, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """The market, published in phases, taken by two workers; the reference has taken the same."""
     settings = stack.settings(topic_prefix="first.", clickhouse_database="first")
     with pipeline(settings, tmp_path_factory.mktemp("first"), "one", "two") as running:
-        for phase in phases(market(USERS, SYMBOLS, SEED, bad=BAD), MESSAGES):
-            running.publish(phase)
-            running.settle()
-            running.feed()
+        running.work_through(phases(market(USERS, SYMBOLS, SEED, bad=BAD), MESSAGES))
         running.settle()
         yield running
 

@@ -67,19 +67,12 @@ def one_by_one(running: Pipeline, prices: Iterable[Message]) -> None:
     running.settle()
 
 
-def work_through(running: Pipeline, parts: Iterable[list[Message]]) -> None:
-    for phase in parts:
-        running.publish(phase)
-        running.settle()
-        running.feed()
-
-
 def test_half_a_market_before_and_half_after(stack: EmbeddedStack, tmp_path: Path) -> None:
     settings = stack.settings(topic_prefix="grown.", clickhouse_database="grown", partitions=OLD)
     settings = settings.model_copy(update={"snapshot_s": 1.0})
     parts = phases(market(USERS, SYMBOLS, SEED, bad=BAD), MESSAGES)
     with pipeline(settings, tmp_path, "one", "two") as running:
-        work_through(running, parts[:3])
+        running.work_through(parts[:3])
         one_by_one(running, moves(running.reference)[:9])
 
         refused = repartition(settings, tmp_path)
@@ -106,7 +99,7 @@ def test_half_a_market_before_and_half_after(stack: EmbeddedStack, tmp_path: Pat
         running.start("one", "two")
         seen = running.reference.counts["trades", "duplicate"]
         again = [message for message in parts[2] if message[0] in ("trades", "transactions")][:2000]
-        work_through(running, [again, *parts[3:]])
+        running.work_through([again, *parts[3:]])
         assert running.reference.counts["trades", "duplicate"] > seen + 1000
         before = len(running.reference.alerts)
         one_by_one(running, moves(running.reference))
@@ -140,7 +133,7 @@ def test_topics_raised_by_hand(stack: EmbeddedStack, tmp_path: Path) -> None:
     settings = stack.settings(topic_prefix="hand.", clickhouse_database="hand", partitions=2)
     parts = phases(market(10, SYMBOLS, SEED, bad=BAD), 3000)
     with pipeline(settings, tmp_path, "one") as running:
-        work_through(running, parts[:3])
+        running.work_through(parts[:3])
         time.sleep(1.5)
         assert running.workers[0].terminate()[0] == 0
         admin = AdminClient(settings.kafka())
@@ -156,5 +149,5 @@ def test_topics_raised_by_hand(stack: EmbeddedStack, tmp_path: Path) -> None:
         assert mended.returncode == 0, mended.stderr
         running.repartitioned(4)
         running.start("one")
-        work_through(running, parts[3:])
+        running.work_through(parts[3:])
         Check(running).everything()

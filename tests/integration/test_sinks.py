@@ -23,6 +23,7 @@ from assetstream.sinks import batches
 from assetstream.sinks.clickhouse import ClickHouseAway, ClickHouseRefused, connect
 from assetstream.sinks.embedded_clickhouse import EmbeddedClickHouse
 from assetstream.sinks.migrations import check, migrate
+from assetstream.sinks.positions import metadata, understood
 from assetstream.sinks.schema import TABLES
 from assetstream.sinks.writer import ClickHouseInserts, Fenced, PartitionWriter
 from assetstream.streams.processes import is_free, wait
@@ -182,7 +183,7 @@ class Group:
     """The group's offsets in memory; only the latest generation commits."""
 
     def __init__(self) -> None:
-        self.position, self.generation = (0, ""), 0
+        self.position, self.generation = (0, metadata(-1)), 0
 
     def join(self) -> Member:
         self.generation += 1
@@ -240,7 +241,7 @@ async def test_every_row_is_there_once_whatever_breaks(client: Client, inserts: 
         made = PartitionWriter(
             DB, "analytics:1", 0, group.join(), faulty, range_records=rng.randint(1, 9), pauses=wait_none()
         )
-        await made.recover(*group.position)
+        await made.recover(*understood("sinks", ("analytics", 0), *group.position, ends[-1]))
         return made
 
     sink, crashes = await successor(), 0
@@ -260,20 +261,20 @@ async def test_every_row_is_there_once_whatever_breaks(client: Client, inserts: 
     assert crashes > 3, f"seed {seed} did not try hard enough"
     assert one(client, f"SELECT count(), uniqExact(trade_id) FROM {DB}.fills") == (300, 300), f"seed {seed}"
     assert one(client, f"SELECT count(), uniqExact(source_offset) FROM {DB}.prices") == (30, 30), f"seed {seed}"
-    assert group.position == (ends[-1], "")
+    assert group.position == (ends[-1], metadata(ends[-1] - 1))
 
 
 async def test_the_same_range_sent_by_two_at_once_is_there_once(client: Client, inserts: ClickHouseInserts) -> None:
     group = Group()
     records, ends = log_of(20)
     old = PartitionWriter(DB, "analytics:1", 0, group.join(), inserts)
-    await old.recover(0)
+    await old.recover(0, -1)
     await old.add(records, 0, ends[-1])
     task = asyncio.create_task(old.tick())
-    while not group.position[1]:  # noqa: ASYNC110
+    while group.position[1] == metadata(-1):  # noqa: ASYNC110
         await asyncio.sleep(0)
     new = PartitionWriter(DB, "analytics:1", 0, group.join(), inserts)
-    await new.recover(*group.position)
+    await new.recover(*understood("sinks", ("analytics", 0), *group.position, ends[-1]))
     await new.add(records, 0, ends[-1])
     await asyncio.gather(task, new.flush())
     assert one(client, f"SELECT count(), uniqExact(trade_id) FROM {DB}.fills") == (200, 200)
@@ -291,7 +292,7 @@ async def test_a_server_that_dies_and_comes_back_has_every_row_once(tmp_path: Pa
     sink = PartitionWriter(
         DB, "analytics:1", 0, group.join(), inserts, range_records=2, pauses=wait_exponential(0.02, max=0.2)
     )
-    await sink.recover(0)
+    await sink.recover(0, -1)
     writing = asyncio.create_task(sink.add(records, 0, ends[-1]))
     try:
         for until in (30, 120):
@@ -305,7 +306,7 @@ async def test_a_server_that_dies_and_comes_back_has_every_row_once(tmp_path: Pa
         check(client, settings)
         assert one(client, f"SELECT count(), uniqExact(trade_id) FROM {DB}.fills") == (800, 800)
         assert one(client, f"SELECT count(), uniqExact(source_offset) FROM {DB}.prices") == (80, 80)
-        assert group.position == (ends[-1], "")
+        assert group.position == (ends[-1], metadata(ends[-1] - 1))
     finally:
         writing.cancel()
         inserts.close()

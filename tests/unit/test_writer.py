@@ -15,9 +15,12 @@ from tenacity import wait_none
 from assetstream.models.records import Records, records_of
 from assetstream.sinks import writer
 from assetstream.sinks.clickhouse import ClickHouseAway, ClickHouseRefused
+from assetstream.sinks.positions import NotOurPosition, understood
 from assetstream.sinks.writer import Fenced, PartitionWriter, RangeLost, UnknownTable
 
 P = 5
+PLACE = ("analytics", P)
+FIRST = '{"to": -1}'
 
 
 @dataclass
@@ -110,8 +113,8 @@ class Log:
 async def started(group: Group, inserts: MemoryInserts, **limits: int) -> PartitionWriter:
     """A successor's writer, recovered from what the group has."""
     made = PartitionWriter("db", "analytics@1", P, group.join(), inserts, pauses=wait_none(), **limits)
-    offset, metadata = group.positions.get(P, (0, ""))
-    await made.recover(offset, metadata)
+    offset, metadata = group.positions.get(P, (0, FIRST))
+    await made.recover(*understood("sinks", PLACE, offset, metadata, 1_000))
     return made
 
 
@@ -134,7 +137,7 @@ async def test_rows_go_to_their_tables_under_one_token_a_table() -> None:
     assert inserts.tokens == ["db:fills:analytics@1:5:0-3", "db:risk_alerts:analytics@1:5:0-3"]
     assert group.positions == {P: (0, '{"to": 3}')}
     await sink.tick()
-    assert group.positions == {P: (5, "")}
+    assert group.positions == {P: (5, '{"to": 4}')}
     await sink.tick()
     assert group.commits == 2
 
@@ -149,7 +152,7 @@ async def test_while_busy_one_commit_a_range() -> None:
     assert group.commits == 5
     assert group.positions == {P: (8, '{"to": 8}')}
     await sink.flush()
-    assert group.positions == {P: (10, "")}
+    assert group.positions == {P: (10, '{"to": 9}')}
     assert same(inserts, log)
 
 
@@ -196,7 +199,7 @@ async def test_markers_alone_move_the_position() -> None:
     log.append()
     await sink.add(*log.read(0))
     await sink.tick()
-    assert group.positions == {P: (1, "")}
+    assert group.positions == {P: (1, '{"to": 0}')}
     assert inserts.tokens == []
 
 
@@ -226,7 +229,7 @@ async def test_a_successor_repeats_exactly_the_intended_range(faults: list[tuple
         f"db:{t}:analytics@1:5:{r}" for t in ("fills", "portfolio_updates") for r in ("0-1", "3-4")
     )
     assert inserts.rows == log.expected()
-    assert group.positions == {P: (6, "")}
+    assert group.positions == {P: (6, '{"to": 5}')}
 
 
 async def test_a_repeated_range_waits_until_all_of_it_was_read() -> None:
@@ -338,7 +341,7 @@ async def test_a_log_that_lost_what_was_intended_stops_loudly() -> None:
 
     late = PartitionWriter("db", "analytics@1", P, group.join(), inserts)
     with pytest.raises(RangeLost, match="none of them"):
-        await late.recover(0, '{"to": 1}', log_start=1)
+        await late.recover(0, 1, log_start=1)
 
 
 async def test_strangers_in_the_log_stop_loudly() -> None:
@@ -347,10 +350,62 @@ async def test_strangers_in_the_log_stop_loudly() -> None:
         sink = await started(group, inserts)
         with pytest.raises(UnknownTable):
             await sink.add(records_of("analytics", P, [(key, value)]), 0, 1)
-    for metadata in ('{"to": -1}', '{"to": "x"}'):
-        sink = PartitionWriter("db", "analytics@1", P, group.join(), inserts)
-        with pytest.raises(ValueError, match="not ours"):
-            await sink.recover(0, metadata)
+
+
+@pytest.mark.parametrize(
+    ("offset", "metadata", "end", "found"),
+    [
+        (-1, "", 0, (0, -1)),  # nothing was ever written
+        (0, '{"to": -1}', 0, (0, -1)),
+        (7, '{"to": 6}', 7, (7, 6)),
+        (7, '{"to": 6}\0', 9, (7, 6)),  # as confluent-kafka writes it
+        (7, '{"to": 7}', 8, (7, 7)),
+        (7, '{"to": 20}', 30, (7, 20)),
+    ],
+)
+def test_positions_of_ours_are_understood(offset: int, metadata: str, end: int, found: tuple[int, int]) -> None:
+    assert understood("sinks", PLACE, offset, metadata, end) == found
+
+
+@pytest.mark.parametrize(
+    ("offset", "metadata", "end", "told"),
+    [
+        (-1, "", 1, "has no position below the log's end at 1: it was deleted, or expired"),
+        (0, "", 30, "stands at offset 0, set by somebody else (metadata '')"),
+        (7, "", 30, "stands at offset 7, set by somebody else (metadata '')"),
+        (7, "me", 30, "set by somebody else"),
+        (7, "[7]", 30, "set by somebody else"),
+        (7, '{"to": "7"}', 30, "set by somebody else"),
+        (7, '{"to": true}', 30, "set by somebody else"),
+        (7, '{"to": 5}', 30, "set by somebody else"),
+        (7, '{"from": 6}', 30, "set by somebody else"),
+        (7, '{"to": 6}', 6, "stands at offset 7, the log ends at 6: it was made anew"),
+    ],
+)
+def test_positions_of_others_are_refused(offset: int, metadata: str, end: int, told: str) -> None:
+    with pytest.raises(NotOurPosition) as refused:
+        understood("eu.assetstream-sinks", PLACE, offset, metadata, end)
+    said = str(refused.value)
+    assert said.startswith("group eu.assetstream-sinks in analytics-5 ")
+    assert told in said
+    assert "`assetstream init --refill`" in said
+    assert "\n" not in said
+
+
+async def test_a_settled_position_has_nothing_to_repeat() -> None:
+    group, inserts, log = Group(), MemoryInserts(), Log()
+    log.append("fills")
+    log.append("fills")
+    sink = await started(group, inserts)
+    await sink.add(*log.read(0, 2))
+    await sink.flush()
+    assert group.positions == {P: (2, '{"to": 1}')}
+    sink = await started(group, inserts)
+    await sink.flush()
+    assert group.commits == 2
+    await sink.add(*log.read(2))
+    await sink.flush()
+    assert [token.rsplit(":", 1)[1] for token in inserts.tokens] == ["0-0", "2-2"]
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -373,4 +428,4 @@ async def test_any_run_of_faults_leaves_every_row_once(seed: int) -> None:
     await sink.add(*log.read(sink.next))
     await sink.flush()
     assert same(inserts, log), f"seed {seed}"
-    assert group.positions == {P: (log.end, "")}
+    assert group.positions == {P: (log.end, f'{{"to": {log.end - 1}}}')}

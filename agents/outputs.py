@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from assetstream.agents.partition import PartitionCut
+from assetstream.models.decode import TransactionBatch, TransferBatch
 from assetstream.models.encode import Encoded, Names, cause_topics, encode_alerts, encode_updates
 from assetstream.models.interning import MAX_BYTES
 from assetstream.models.outcomes import BalanceName, Leg, balance_names, encoded, legs_of, outcome_values
 from assetstream.models.outputs import concatenated
+from assetstream.models.transfers import messages_of
+from assetstream.models.wallets import LedgerResult
 from assetstream.sinks import batches
 from assetstream.streams import dead_letters, topics
 from assetstream.streams.batch_writer import Outgoing, outgoing_of, partition_of
@@ -46,7 +50,7 @@ class Publisher:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._causes = cause_topics(settings.topic_prefix)
-        self._topic = {name: settings.topic(name) for name in (*topics.OUTPUTS, *topics.INTERNAL)}
+        self._topic = {name: settings.topic(name) for name in (*topics.OUTPUTS, *topics.INTERNAL, topics.TRANSFERS)}
 
     def publication(self, cuts: Sequence[PartitionCut], analytics_partition: int) -> Publication:
         """All records of one checkpoint; its analytics rows go to one partition of `analytics`."""
@@ -134,9 +138,22 @@ class Publisher:
         ]
 
     def _outcomes(self, cuts: Sequence[PartitionCut], made: Publication, rows: dict[str, list[pa.RecordBatch]]) -> None:
-        parts = [(cut, batch, result) for cut in cuts for batch, result in cut.work.booked]
-        if not parts:
-            return
+        booked = [(cut, batch, result) for cut in cuts for batch, result in cut.work.booked]
+        for kind in (TransactionBatch, TransferBatch):
+            if parts := [part for part in booked if isinstance(part[1], kind)]:
+                self._booked(parts, made, rows)
+        sent = [each for cut, batch, result in booked for each in messages_of(cut.state, batch, result.sent)]
+        if sent:
+            records = [(partition_of(key, self._settings.partitions), key, value) for key, value in sent]
+            made.outputs.append(outgoing_of(self._topic[topics.TRANSFERS], records))
+
+    def _booked(
+        self,
+        parts: Sequence[tuple[PartitionCut, Any, LedgerResult]],
+        made: Publication,
+        rows: dict[str, list[pa.RecordBatch]],
+    ) -> None:
+        """What became of batches of one kind."""
         values: list[bytes] = []
         legs: list[Leg] = []
         others: list[BalanceName] = []
@@ -150,11 +167,11 @@ class Publisher:
         message = outcomes["message"]
         users = Names(batch.data, batch.text_at[1][message], batch.text_len[1][message])
         self._publish(made, "asset_transactions", partition[message], users, encoded(values))
-        rows["transactions"] = [batches.transactions(batch, outcomes, partition)]
+        rows.setdefault("transactions", []).append(batches.transactions(batch, outcomes, partition))
         postings = _renumbered([result.postings for _, _, result in parts], first)
-        rows["ledger_entries"] = [batches.ledger_entries(batch, postings, legs, partition)]
+        rows.setdefault("ledger_entries", []).append(batches.ledger_entries(batch, postings, legs, partition))
         changes = _renumbered([result.changes for _, _, result in parts], first)
-        rows["balance_changes"] = [batches.balance_changes(batch, changes, others, partition)]
+        rows.setdefault("balance_changes", []).append(batches.balance_changes(batch, changes, others, partition))
 
 
 def _renumbered(parts: Sequence[np.ndarray], first: np.ndarray) -> np.ndarray:

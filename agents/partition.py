@@ -17,12 +17,12 @@ import numpy as np
 from assetstream.agents.halts import Broken, Trouble
 from assetstream.models import state as states
 from assetstream.models.decode import MarkBatch
-from assetstream.models.ledger import LedgerResult
 from assetstream.models.marks import apply_marks
 from assetstream.models.outputs import UPDATE
 from assetstream.models.records import Records, joined
 from assetstream.models.updates import collect_updates, next_update_ms
 from assetstream.models.verdicts import Verdict
+from assetstream.models.wallets import LedgerResult
 from assetstream.streams import dead_letters, metrics, topics
 from assetstream.streams.dead_letters import Rejected
 from assetstream.streams.settings import Settings
@@ -39,7 +39,7 @@ class Work:
     rejected: list[Rejected] = field(default_factory=list)
     fills: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # (TradeBatch, FILL rows)
     alerts: list[np.ndarray] = field(default_factory=list)  # ALERT rows
-    booked: list[tuple[Any, LedgerResult]] = field(default_factory=list)  # (TransactionBatch, …)
+    booked: list[tuple[Any, LedgerResult]] = field(default_factory=list)  # (TransactionBatch or TransferBatch, …)
     prices: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # (PriceBatch, accepted messages)
 
 

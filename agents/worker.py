@@ -35,6 +35,7 @@ from assetstream.agents.rejections import Rejections
 from assetstream.agents.risk_limits import take_risk_limits
 from assetstream.agents.trades import take_trades
 from assetstream.agents.transactions import take_transactions
+from assetstream.agents.transfers import take_transfers
 from assetstream.models.decode import decode_marks
 from assetstream.models.records import Records, records_of
 from assetstream.models.verdicts import Verdict
@@ -139,6 +140,7 @@ class Worker:
         self._handlers: dict[str, Callable[[Any, Records], None]] = {
             "trades": take_trades,
             "transactions": take_transactions,
+            "transfers": take_transfers,
             "risk_limits": take_risk_limits,
             "prices": lambda partition, records: take_prices(partition, records, self._marks.publish),
         }

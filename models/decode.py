@@ -47,6 +47,7 @@ from assetstream.models.jsonscan import (
     value,
 )
 from assetstream.models.messages import Rejection, codes, from_micros, parse, time_text, to_micros
+from assetstream.models.outputs import Code
 from assetstream.models.records import Records, records_of
 from assetstream.models.siphash import absorb, absorb_text, finish, hash_bytes, start
 from assetstream.models.spans import inline, kernel, load8, window
@@ -85,6 +86,19 @@ TRANSACTION_TEXT = (
     "reverses",
     "counterparty_user_id",
     "counterparty_wallet_id",
+)
+#: the first is the id that outcomes are published under; two are places that `transactions` has and these have not
+TRANSFER_TEXT = (
+    "published_id",
+    "user_id",
+    "wallet_id",
+    "asset",
+    "",
+    "",
+    "transaction_id",
+    "reverses",
+    "other_user_id",
+    "other_wallet_id",
 )
 LIMIT_TEXT = ("user_id", "portfolio_id")
 MARK_TEXT = ("symbol", "currency")
@@ -146,6 +160,7 @@ class TransactionBatch(NamedTuple):
     has_rate: np.ndarray  # uint8[n]
     occurred_at: np.ndarray  # int64[n]
     expires_at: np.ndarray  # int64[n], NO_TIME: null
+    crosses: np.ndarray  # uint8[n], 1: its counterparty is another user
     type: np.ndarray  # uint8[n]
     status: np.ndarray  # uint8[n]
     id: np.ndarray  # uint64[n, 2], of (user_id, transaction_id)
@@ -153,6 +168,29 @@ class TransactionBatch(NamedTuple):
     method: np.ndarray  # uint64[n, 2], of payment_method
     reference: np.ndarray  # uint64[n, 2], the id of (user_id, reverses)
     body: np.ndarray  # uint64[n, 2], metadata in it
+
+
+class TransferBatch(NamedTuple):
+    """Decoded `transfers`; `text_*[f]` is TRANSFER_TEXT[f]. `type` and `fee` are what outcomes say."""
+
+    records: Records
+    data: np.ndarray  # uint8, read-only
+    verdict: np.ndarray  # uint8[n]
+    key_ok: np.ndarray  # uint8[n], 1: the record's key is its user_id
+    details: dict[int, str]
+    text_at: np.ndarray  # int64[10, n]
+    text_len: np.ndarray  # int32[10, n]
+    amount: np.ndarray  # uint64[n, 2]
+    fee: np.ndarray  # uint64[n, 2], of the addressee's own transaction
+    charge: np.ndarray  # uint64[n, 2], the message's fee
+    refund: np.ndarray  # uint64[n, 2]
+    occurred_at: np.ndarray  # int64[n]
+    type: np.ndarray  # uint8[n]
+    step: np.ndarray  # uint8[n]
+    code: np.ndarray  # uint8[n], a Code
+    id: np.ndarray  # uint64[n, 2], of (user_id, transaction_id)
+    reference: np.ndarray  # uint64[n, 2], of (user_id, reverses)
+    credit: np.ndarray  # uint64[n, 2], of the CREDIT that this is, or claims: (user_id, other_user_id, its transaction)
 
 
 class LimitBatch(NamedTuple):
@@ -711,6 +749,7 @@ class _TransactionColumns(NamedTuple):
     has_rate: np.ndarray
     occurred_at: np.ndarray
     expires_at: np.ndarray
+    crosses: np.ndarray
     type: np.ndarray
     status: np.ndarray
     id: np.ndarray
@@ -845,7 +884,7 @@ def decode_transactions(records: Records, max_skew_us: int) -> TransactionBatch:
         *_bytes(n, 1),
         np.zeros(n, np.int64),
         np.zeros(n, np.int64),
-        *_bytes(n, 2),
+        *_bytes(n, 3),
         *_decimals(n, 6),
     )
     slow = _transactions(
@@ -867,6 +906,7 @@ def decode_transactions(records: Records, max_skew_us: int) -> TransactionBatch:
         batch.status[i] = event.status.code
         out.metadata[i] = _metadata_hash(event.metadata)
         other = event.counterparty
+        batch.crosses[i] = other is not None and other.user_id != event.user_id
         own = (getattr(event, name) for name in _OWN_TEXT)
         return (*own, other and other.user_id, other and other.wallet_id)
 
@@ -874,6 +914,80 @@ def decode_transactions(records: Records, max_skew_us: int) -> TransactionBatch:
     rows = _decode_slowly("transactions", records, out, batch.details, tail, max_skew_us, fill)
     batch = batch._replace(data=tail.data)
     _hash_transactions(batch.data, rows, out)
+    return batch
+
+
+# -------------------------------------------------------------------------------------------------- transfers
+
+
+class _TransferColumns(NamedTuple):
+    """The columns of a TransferBatch that are filled."""
+
+    verdict: np.ndarray
+    key_ok: np.ndarray
+    text_at: np.ndarray
+    text_len: np.ndarray
+    amount: np.ndarray
+    fee: np.ndarray
+    charge: np.ndarray
+    refund: np.ndarray
+    occurred_at: np.ndarray
+    type: np.ndarray
+    step: np.ndarray
+    code: np.ndarray
+    id: np.ndarray
+    reference: np.ndarray
+    credit: np.ndarray
+
+
+@kernel
+def _hash_transfers(data, rows, out):  # type: ignore[no-untyped-def]
+    data = window(data)
+    for i in rows:
+        user = _absorb_field(start(), data, out, 1, i)
+        out.id[i] = finish(_absorb_field(user, data, out, 6, i))
+        out.reference[i] = finish(_absorb_field(user, data, out, 7, i))
+        of = 7 if out.type[i] == _REVERSAL else 6
+        out.credit[i] = finish(_absorb_field(_absorb_field(user, data, out, 8, i), data, out, of, i))
+
+
+def decode_transfers(records: Records, max_skew_us: int) -> TransferBatch:
+    """Decode records of our own `transfers`, by the strict parser: some 30 µs each."""
+    n = records.n
+    out = _TransferColumns(
+        *_bytes(n, 2),
+        *_text(n, len(TRANSFER_TEXT)),
+        *_decimals(n, 4),
+        np.zeros(n, np.int64),
+        *_bytes(n, 3),
+        *_decimals(n, 3),
+    )
+    out.verdict[:] = _SLOW
+    batch = TransferBatch(records, _read_only(records.data), out.verdict, out.key_ok, {}, *out[2:])
+
+    def fill(i: int, transfer: messages.Transfer) -> Iterable[str | None]:
+        step, owner = transfer.step, transfer.user_id
+        batch.amount[i], batch.charge[i], batch.refund[i] = map(
+            _limbs, (transfer.amount, transfer.fee, transfer.refund)
+        )
+        batch.occurred_at[i] = to_micros(transfer.occurred_at)
+        batch.step[i] = step.code
+        batch.code[i] = Code[transfer.code] if transfer.code else Code.NONE
+        of_transfer = step in (messages.Step.CREDIT, messages.Step.RETURN)
+        batch.type[i] = _TRANSFER if of_transfer else _REVERSAL
+        published = transfer.transaction_id
+        if step in (messages.Step.CREDIT, messages.Step.CLAIM):
+            published = f"{transfer.other_user_id}/{published}"
+        elif step is messages.Step.RETURN:
+            published = f"{owner}/{published}/returned"
+        else:
+            batch.fee[i] = batch.charge[i]
+        return (published, *(getattr(transfer, name, None) for name in TRANSFER_TEXT[1:]))
+
+    tail = _Tail(batch.data)
+    rows = _decode_slowly("transfers", records, out, batch.details, tail, max_skew_us, fill)
+    batch = batch._replace(data=tail.data)
+    _hash_transfers(batch.data, rows, out)
     return batch
 
 
@@ -1088,6 +1202,11 @@ _SAMPLES: dict[str, tuple[Callable[[Records, int], Any], str]] = {
         decode_transactions,
         '"transaction_id":"a","user_id":"a","wallet_id":"a","type":"FEE","status":"COMPLETED","asset":"a","amount":1,'
         '"occurred_at":"1970-01-01T00:00:00Z","metadata":{"a":"b"}',
+    ),
+    "transfers": (
+        decode_transfers,
+        '"step":"GRANT","transaction_id":"a","user_id":"a","wallet_id":"a","other_user_id":"b","other_wallet_id":"b",'
+        '"asset":"a","amount":1,"reverses":"b","occurred_at":"1970-01-01T00:00:00Z"',
     ),
     "risk_limits": (decode_limits, '"user_id":"a","portfolio_id":"a","version":1,"updated_at":"1970-01-01T00:00:00Z"'),
 }

@@ -86,6 +86,16 @@ class TransactionStatus(Coded):
     CANCELLED = "CANCELLED"
 
 
+class Step(Coded):
+    """Steps of a transfer between users, and of its reversal; who each is addressed to."""
+
+    CREDIT = "CREDIT"  # the receiver: an amount arrives
+    RETURN = "RETURN"  # the sender: the receiver couldn't take it
+    CLAIM = "CLAIM"  # the receiver: the sender reverses the transfer
+    GRANT = "GRANT"  # the sender: the amount comes back
+    DENY = "DENY"  # the sender: it doesn't
+
+
 class AlertType(Coded):
     POSITION_LIMIT = "POSITION_LIMIT"
     EXPOSURE_LIMIT = "EXPOSURE_LIMIT"
@@ -470,13 +480,33 @@ class Transaction(Input):
         return self
 
     def unsupported(self) -> str | None:
-        if self.type is TransactionType.TRANSFER and self.counterparty and self.counterparty.user_id != self.user_id:
-            return "counterparty: a TRANSFER to another user is not booked by this version"
         if self.type is TransactionType.CONVERSION and self.rate is None:
             return "rate: a CONVERSION without one is not booked by this version"
         if self.type is TransactionType.HOLD and self.expires_at is not None:
             return "expires_at: a HOLD that expires is not booked by this version"
         return None
+
+
+class Transfer(Input):
+    """Internal: a step of a transfer to another user, or of its reversal, addressed to `user_id`.
+
+    `transaction_id` is that of the TRANSFER (CREDIT, RETURN) or of the REVERSAL, which is the sender's; `fee` is the
+    reversal's own, `refund` the fee of the transfer that it gives back.
+    """
+
+    step: Step
+    transaction_id: Id
+    user_id: Id
+    wallet_id: Id
+    other_user_id: Id
+    other_wallet_id: Id
+    asset: Symbol
+    amount: Positive
+    fee: NotNegative = Decimal(0)
+    refund: NotNegative = Decimal(0)
+    reverses: Id | None = None
+    code: OutcomeCode | None = None
+    occurred_at: PastTime
 
 
 class Cause(Message):
@@ -593,6 +623,7 @@ SCHEMAS: dict[str, type[Message]] = {
     "risk_limits": RiskLimits,
     "prices": Price,
     "marks": Mark,
+    "transfers": Transfer,
     "portfolio_updates": PortfolioUpdate,
     "risk_alerts": RiskAlert,
     "asset_transactions": AssetTransaction,
@@ -619,6 +650,7 @@ INPUTS: dict[str, type[Input]] = {
     "transactions": Transaction,
     "risk_limits": RiskLimits,
     "prices": Price,
+    "transfers": Transfer,
 }
 
 _decoder = json.JSONDecoder(parse_float=Number, parse_int=Number, parse_constant=_no_constant)

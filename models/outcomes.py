@@ -17,7 +17,7 @@ from assetstream.models.outputs import Account, Code, decimal_column
 from assetstream.models.state import text
 
 if TYPE_CHECKING:
-    from assetstream.models.decode import TransactionBatch
+    from assetstream.models.decode import TransactionBatch, TransferBatch
     from assetstream.models.state import AccountState
 
 
@@ -75,7 +75,7 @@ def _method(state: AccountState, number: int) -> str:
 
 
 def outcome_values(
-    batch: TransactionBatch, outcomes: np.ndarray, postings: np.ndarray, legs: list[Leg], partition: int
+    batch: TransactionBatch | TransferBatch, outcomes: np.ndarray, postings: np.ndarray, legs: list[Leg], partition: int
 ) -> list[bytes]:
     """The messages of OUTCOME rows of a partition's batch; `legs` are those of its POSTING rows."""
     posted: dict[int, list[dict[str, str]]] = {}
@@ -121,7 +121,7 @@ def encoded(values: list[bytes]) -> Encoded:
     return np.frombuffer(b"".join(values), np.uint8), np.cumsum([len(value) for value in values], dtype=np.int64)
 
 
-def _text(batch: TransactionBatch, field: int, i: int) -> str:
+def _text(batch: TransactionBatch | TransferBatch, field: int, i: int) -> str:
     """Text `field` (of TRANSACTION_TEXT) of event `i`, which has it."""
     at, size = int(batch.text_at[field, i]), int(batch.text_len[field, i])
     return batch.data[at : at + size].tobytes().decode()

@@ -15,6 +15,8 @@ import numpy as np
 
 #: input topics in the order of `cause_topic`
 INPUTS = ("trades", "transactions", "risk_limits", "prices")
+#: how many inputs an account partition has, `transfers` among them
+ACCOUNT_INPUTS = 4
 
 
 def decimal(name: str) -> list[tuple[str, str]]:
@@ -130,9 +132,11 @@ class Account(IntEnum):
     EXCHANGE = 3
     INCOME = 4
     ADJUSTMENTS = 5
+    TRANSIT = 6
 
 
-_BALANCE = [*decimal("total"), *decimal("available"), *decimal("locked")]
+#: `sequence` counts what is told of a balance, from 1
+_BALANCE = [*decimal("total"), *decimal("available"), *decimal("locked"), ("sequence", "<i8")]
 
 #: what became of wallet event `message` of the batch: a TransactionStatus, FAILED with a code; its own balance after it
 OUTCOME = _dtype(
@@ -155,6 +159,19 @@ POSTING = _dtype(
 
 #: a balance as wallet event `message` left it
 CHANGE = _dtype(("message", "<i4"), ("balance", "<i4"), _BALANCE)
+
+
+#: what message `message` has to be told to a user of another partition, or of this one: a Step; with a Code when it is
+#: DENY; `user` and `wallet` are numbers of strings
+SENT = _dtype(
+    ("message", "<i4"),
+    ("user", "<i4"),
+    ("wallet", "<i4"),
+    ("step", "u1"),
+    ("code", "u1"),
+    decimal("amount"),
+    decimal("refund"),
+)
 
 
 def decimal_column(rows: np.ndarray, name: str) -> np.ndarray:

@@ -6,6 +6,7 @@ Money is an int in units of 10^-18; "Reading:" as in `reference`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -18,8 +19,8 @@ STEPS = {"PENDING": 1, "PROCESSING": 2, "COMPLETED": 3, "FAILED": 3, "CANCELLED"
 #: what they will take is locked while they are open
 LOCKING = ("WITHDRAWAL", "TRANSFER", "CONVERSION", "HOLD")
 
-#: (user, transaction id)
-Identity = tuple[str, str]
+#: (user, transaction id); of a credit that was refused (receiver, sender, transaction id)
+Identity = tuple[str, ...]
 #: (user, wallet, asset)
 Key = tuple[str, str, str]
 
@@ -85,7 +86,7 @@ class Terms(NamedTuple):
             legs = [Posting(own, asset, -amount - fee), Posting("fees", asset, fee), Posting(external, asset, amount)]
         elif self.type == "TRANSFER":
             assert self.counterparty is not None
-            other = self.counterparty
+            other = self.counterparty if self.counterparty[0] == user_id else "transit"
             legs = [Posting(own, asset, -amount - fee), Posting("fees", asset, fee), Posting(other, asset, amount)]
         elif self.type == "CONVERSION":
             assert self.to_asset is not None
@@ -116,6 +117,9 @@ class Transaction:
     status: str = ""
     payment_method: str | None = None
     reversed: bool = False
+    #: its reversal waits for another user's answer; it is that reversal
+    claimed: bool = False
+    waits: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -162,6 +166,8 @@ class Effect:
     balances: dict[Key, Balance] = field(default_factory=dict)
     postings: list[Posting] = field(default_factory=list)
     reverses: Transaction | None = None
+    #: the other user of `reverses` is asked first
+    asks: bool = False
     #: a credit would reach 10^20
     overflows: bool = False
 
@@ -173,6 +179,11 @@ class Ledger:
         self.id_memory = id_memory
         self.balances: dict[Key, Balance] = {}
         self.outcomes: list[dict[str, Any]] = []
+        #: of each outcome, which one of its balance it is, changes counted
+        self.sequences: list[int] = []
+        #: messages of `transfers`
+        self.sent: list[dict[str, Any]] = []
+        self._told: Counter[Key] = Counter()
         self.changes: list[dict[str, Any]] = []
         self._memories: dict[int, Memory] = {}
 
@@ -183,7 +194,7 @@ class Ledger:
     def split(self, partition: int, home: Callable[[str], int]) -> None:
         """Partitions were added: what one remembered goes with its users, home(user_id)."""
         whole = self._memory(partition)
-        for number in {home(user) for user, _ in whole.found} | {partition}:
+        for number in {home(user) for user, *_ in whole.found} | {partition}:
             self._memories[number] = whole.of(lambda user, number=number: home(user) == number)  # type: ignore[misc]
 
     def take(self, m: dict[str, Any], source: Source) -> str:
@@ -199,16 +210,23 @@ class Ledger:
             raise Rejected("out_of_range", "amount: a balance of 10^20 or more")
         if known and (status in known.bodies or terms != known.terms):
             raise Rejected("conflict", "transaction_id: seen before with another body")
-        if known and STEPS[status] <= STEPS[known.status]:
+        if known and (STEPS[status] <= STEPS[known.status] or known.waits):
             raise Rejected("illegal_transition", f"status: {status} after {known.status}")
 
         if known is None:
             known = Transaction(terms)
         known.bodies[status] = body
         known.payment_method = m["payment_method"]
-        memory.advance(identity, known, "FAILED" if effect.code else status)
-        if effect.reverses:
+        known.waits = effect.asks
+        memory.advance(identity, known, "FAILED" if effect.code else "PROCESSING" if effect.asks else status)
+        if effect.asks:
+            assert effect.reverses is not None
+            effect.reverses.claimed = True
+            self._claim(m, effect.reverses.terms)
+        elif effect.reverses:
             effect.reverses.reversed = True
+        elif any(leg.account == "transit" for leg in effect.postings):
+            self._send("CREDIT", m, m["counterparty"], m["amount"])
         own = (m["user_id"], m["wallet_id"], m["asset"])
         self.balances.setdefault(own, Balance())
         self.balances.update(effect.balances)
@@ -226,11 +244,13 @@ class Ledger:
             original = memory.found.get((user, m["reverses"]))
             if original is None or original.status != "COMPLETED" or original.terms.type == "REVERSAL":
                 return Effect("UNKNOWN_REFERENCE")
-            if original.reversed:
+            if original.reversed or original.claimed:
                 return Effect("ALREADY_REVERSED")
             was = original.terms
             if (m["asset"], m["amount"], m["wallet_id"]) != (was.asset, abs(was.amount), was.wallet_id):
                 return Effect("NOT_ALLOWED")
+            if was.counterparty and was.counterparty[0] != user:
+                return Effect(reverses=original, asks=True)
             legs = [leg.opposite() for leg in was.postings(user, original.payment_method)]
             # Reading: a lock serves what locked it, so a reversal takes of what is available.
             effect = self._move(legs, False)
@@ -269,9 +289,81 @@ class Ledger:
             effect.balances[key] = balance
         return effect
 
+    # Reading: what a receiver does is told under "SENDER/ID", what comes back to a sender under "SENDER/ID/returned".
+
+    def take_transfer(self, m: dict[str, Any], source: Source) -> str:
+        """Take a step of a transfer between users; none is rejected."""
+        memory, step = self._memory(source.partition), m["step"]
+        user, other, identity = m["user_id"], m["other_user_id"], m["transaction_id"]
+        own, wallet = (user, m["wallet_id"], m["asset"]), (user, m["wallet_id"])
+        effect, fee, kind = Effect(), 0, "TRANSFER" if step in ("CREDIT", "RETURN") else "REVERSAL"
+        published = {"CREDIT": f"{other}/{identity}", "RETURN": f"{user}/{identity}/returned"}.get(step, identity)
+        if step in ("CREDIT", "RETURN"):
+            effect = self._arrive(wallet, m, 0)
+            if step == "RETURN" and (user, identity) in memory.found:
+                memory.found[user, identity].reversed = True
+            elif step == "CREDIT" and effect.code:
+                refused = Transaction(Terms("", kind, m["asset"], m["amount"], 0, None, None, None, None), {"": b""})
+                memory.advance((user, other, identity), refused, "FAILED")
+                self._send("RETURN", m, (other, m["other_wallet_id"]), m["amount"], code=effect.code)
+        elif step == "CLAIM":
+            published = f"{other}/{identity}"
+            legs = [Posting(wallet, m["asset"], -m["amount"]), Posting("transit", m["asset"], m["amount"])]
+            refused_credit = (user, other, m["reverses"]) in memory.found
+            effect = Effect("NOT_ALLOWED") if refused_credit else self._move(legs, False)
+            terms = {"refund": m["refund"], "fee": m["fee"], "reverses": m["reverses"], "code": effect.code}
+            self._send("DENY" if effect.code else "GRANT", m, (other, m["other_wallet_id"]), m["amount"], **terms)
+        else:
+            effect = Effect(m["code"]) if step == "DENY" else self._arrive(wallet, m, m["refund"])
+            fee = m["fee"]
+            reversal, original = memory.found.get((user, identity)), memory.found.get((user, m["reverses"]))
+            if reversal and reversal.is_open:
+                if original:
+                    original.claimed, original.reversed = False, original.reversed or step == "GRANT"
+                reversal.waits = False
+                memory.advance((user, identity), reversal, "FAILED" if effect.code else "COMPLETED")
+        self.balances.setdefault(own, Balance())
+        self.balances.update(effect.balances)
+        status = "FAILED" if effect.code else "COMPLETED"
+        self._note({**m, "transaction_id": published, "type": kind, "fee": fee}, own, status, effect, source)
+        return "applied"
+
+    def _arrive(self, wallet: tuple[str, str], m: dict[str, Any], refund: int) -> Effect:
+        """What comes out of transit, and a fee that comes back."""
+        asset, amount = m["asset"], m["amount"]
+        legs = (Posting(wallet, asset, amount + refund), Posting("fees", asset, -refund), Posting("transit", asset, -amount))
+        effect = self._move([leg for leg in legs if leg.amount], False)
+        # Reading: what there is no room for stays in transit, when nobody is left to send it back to.
+        return Effect("NOT_ALLOWED") if effect.overflows or amount + refund >= BOUND else effect
+
+    def _claim(self, m: dict[str, Any], was: Terms) -> None:
+        assert was.counterparty is not None
+        self._send("CLAIM", m, was.counterparty, was.amount, refund=was.fee, fee=m["fee"], reverses=m["reverses"])
+
+    def _send(self, step: str, m: dict[str, Any], to: tuple[str, str], amount: int, **fields: Any) -> None:
+        """A message to another user's partition, of one that was taken."""
+        amounts = {"amount": amount, "fee": 0, "refund": 0} | {k: v for k, v in fields.items() if k in ("fee", "refund")}
+        self.sent.append(
+            {
+                "step": step,
+                "transaction_id": m["transaction_id"],
+                "user_id": to[0],
+                "wallet_id": to[1],
+                "other_user_id": m["user_id"],
+                "other_wallet_id": m["wallet_id"],
+                "asset": m["asset"],
+                **{name: plain(value) for name, value in amounts.items()},
+                "reverses": fields.get("reverses"),
+                "code": fields.get("code"),
+                "occurred_at": timestamp(m["occurred_at"]),
+            }
+        )
+
     def _note(self, m: dict[str, Any], own: Key, status: str, effect: Effect, source: Source) -> None:
         """The outcome, with the event's own balance, and another balance that changed."""
         at, cause = timestamp(m["occurred_at"]), source.cause()
+        self._told[own] += 1
+        self.sequences.append(self._told[own])
         self.outcomes.append(
             {
                 "transaction_id": m["transaction_id"],
@@ -289,14 +381,15 @@ class Ledger:
                 "cause": cause,
             }
         )
-        self.changes += [
-            {
-                **dict(zip(("user_id", "wallet_id", "asset"), key, strict=True)),
-                **self.balances[key].plain(),
-                "transaction_id": m["transaction_id"],
-                "occurred_at": at,
-                "cause": cause,
-            }
-            for key in effect.balances
-            if key != own
-        ]
+        for key in effect.balances.keys() - {own}:
+            self._told[key] += 1
+            self.changes.append(
+                {
+                    **dict(zip(("user_id", "wallet_id", "asset"), key, strict=True)),
+                    **self.balances[key].plain(),
+                    "sequence": self._told[key],
+                    "transaction_id": m["transaction_id"],
+                    "occurred_at": at,
+                    "cause": cause,
+                }
+            )

@@ -93,7 +93,13 @@ MARK = _row(
 WALLET = _row(("user", "<u4"), ("wallet", "<u4"))
 
 #: what a wallet holds of an asset; total = available + locked
-BALANCE = _row(decimal("available"), decimal("locked"), ("wallet", "<u4"), ("asset", "<u4"))
+BALANCE = _row(
+    decimal("available"),
+    decimal("locked"),
+    ("sequence", "<i8"),  # of what was told of it
+    ("wallet", "<u4"),
+    ("asset", "<u4"),
+)
 
 #: where a payment is from or goes to: rows of `words` from `first` on, `size` bytes in all
 METHOD = _row(("id_lo", "<u8"), ("id_hi", "<u8"), ("first", "<u4"), ("size", "<u4"))
@@ -114,13 +120,16 @@ EVENT = _row(
     ("balance", "<u4"),  # of a free row: the next free one, + 1
     ("other", "<i4"),  # the balance that it went to, −1: none
     ("method", "<i4"),  # −1: unspecified
+    ("to_user", "<i4"),  # another user that it was transferred to, −1: none
+    ("to_wallet", "<i4"),
     ("type", "u1"),
     ("status", "u1"),
     ("seen", "u1"),  # bit k: status k; none: the row is free
     ("flags", "u1"),
 )
-#: flags of an event: its amount (and fee) is locked; a reversal has undone it
-LOCKED, REVERSED = 1, 2
+#: flags of an event: its amount (and fee) is locked; a reversal has undone it; one asks another user whether it may; it
+#: is that one, and waits for the answer
+LOCKED, REVERSED, CLAIMED, WAITING = 1, 2, 4, 8
 
 #: a remembered id and 64 bits of the hash of its body
 SEEN = _row(("id_lo", "<u8"), ("id_hi", "<u8"), ("body", "<u8"))

@@ -26,7 +26,7 @@ from assetstream.models.interning import (
     slots_for,
 )
 from assetstream.models.messages import TransactionStatus
-from assetstream.models.outputs import INPUTS
+from assetstream.models.outputs import ACCOUNT_INPUTS, INPUTS
 from assetstream.models.rows import (
     APPLIED,
     BALANCE,
@@ -187,7 +187,7 @@ def text(state: AccountState | PriceState, number: int) -> str:
 
 
 def set_applied(state: AccountState | PriceState, topic: int, offset: int) -> None:
-    """The last offset of input `topic` (an index into INPUTS; 0 in a price partition) that is in this state."""
+    """The last offset of input `topic` (its place among the partition's inputs) that is in this state."""
     state.applied.rows["offset"][topic] = offset
     _touch(state.applied, topic)
 
@@ -237,7 +237,7 @@ def new_account_state(base_currency: bytes, id_memory: int) -> AccountState:
         id_memory,
         **{name: new_table(dtype) for name, dtype in PERSISTED.items() if name not in ("heads", "applied")},
         heads=_starting(HEAD, [0, 0]),
-        applied=_starting(APPLIED, [-1] * (len(INPUTS) - 1)),
+        applied=_starting(APPLIED, [-1] * ACCOUNT_INPUTS),
         lengths=np.zeros(0, np.int32),
         string_index=_index(),
         buffer=np.zeros(MAX_BYTES, np.uint8),

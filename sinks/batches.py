@@ -26,7 +26,7 @@ from assetstream.models.verdicts import Verdict
 from assetstream.sinks.schema import TABLES
 
 if TYPE_CHECKING:
-    from assetstream.models.decode import PriceBatch, TradeBatch, TransactionBatch
+    from assetstream.models.decode import PriceBatch, TradeBatch, TransactionBatch, TransferBatch
     from assetstream.models.outcomes import BalanceName, Leg
 
 SCHEMAS: dict[str, pa.Schema] = {name: table.arrow for name, table in TABLES.items()}
@@ -340,7 +340,9 @@ def _put(out, pos, data, at, n):
     return pos + n
 
 
-def transactions(batch: TransactionBatch, rows: np.ndarray, partition: np.ndarray | None = None) -> pa.RecordBatch:
+def transactions(
+    batch: TransactionBatch | TransferBatch, rows: np.ndarray, partition: np.ndarray | None = None
+) -> pa.RecordBatch:
     """`transactions` of OUTCOME rows; their `message` counts in `batch`. `partition` of each message, if `joined`."""
     message = np.ascontiguousarray(rows["message"])
     transaction, user, wallet, asset, external, method = texts(
@@ -363,13 +365,14 @@ def transactions(batch: TransactionBatch, rows: np.ndarray, partition: np.ndarra
         decimals(decimal_column(rows, "total")),
         decimals(decimal_column(rows, "available")),
         decimals(decimal_column(rows, "locked")),
+        integers(rows["sequence"], np.int64),
         times(batch.occurred_at[message]),
         *_record_source(batch.records, message, partition),
     )
 
 
 def ledger_entries(
-    batch: TransactionBatch, rows: np.ndarray, legs: Sequence[Leg], partition: np.ndarray | None = None
+    batch: TransactionBatch | TransferBatch, rows: np.ndarray, legs: Sequence[Leg], partition: np.ndarray | None = None
 ) -> pa.RecordBatch:
     """`ledger_entries` of POSTING rows, whose `message` counts in `batch`; `partition` of each message, if `joined`."""
     message = np.ascontiguousarray(rows["message"])
@@ -388,7 +391,10 @@ def ledger_entries(
 
 
 def balance_changes(
-    batch: TransactionBatch, rows: np.ndarray, names: Sequence[BalanceName], partition: np.ndarray | None = None
+    batch: TransactionBatch | TransferBatch,
+    rows: np.ndarray,
+    names: Sequence[BalanceName],
+    partition: np.ndarray | None = None,
 ) -> pa.RecordBatch:
     """`balance_changes` of CHANGE rows, whose `message` counts in `batch`; `partition` of each message, if `joined`."""
     message = np.ascontiguousarray(rows["message"])
@@ -400,6 +406,7 @@ def balance_changes(
         strings([name.asset for name in names]),
         transaction,
         *(decimals(decimal_column(rows, column)) for column in ("total", "available", "locked")),
+        integers(rows["sequence"], np.int64),
         times(batch.occurred_at[message]),
         *_record_source(batch.records, message, partition),
     )

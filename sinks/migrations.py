@@ -380,22 +380,28 @@ CREATE TABLE IF NOT EXISTS {{db}}.balance_changes
     total Decimal(38, 18),
     available Decimal(38, 18),
     locked Decimal(38, 18),
+    sequence Int64,
     occurred_at DateTime64(6, 'UTC'),
     {_SOURCE}
 )
 ENGINE = MergeTree ORDER BY (user_id, wallet_id, asset, source_offset) {_SETTINGS}
 """
 
+# Balances move by messages of several topics: what is told of one is numbered. Rows of before have 0, and their order.
+_BALANCE_SEQUENCE = """
+ALTER TABLE {db}.transactions ADD COLUMN IF NOT EXISTS balance_sequence Int64 DEFAULT 0 AFTER balance_locked
+"""
+
 _BALANCE_HISTORY = """
 CREATE OR REPLACE VIEW {db}.balance_history AS
 SELECT
     user_id, wallet_id, asset, transaction_id, balance_total AS total, balance_available AS available,
-    balance_locked AS locked, occurred_at, source_topic, source_partition, source_offset
+    balance_locked AS locked, balance_sequence AS sequence, occurred_at, source_topic, source_partition, source_offset
 FROM {db}.transactions
 UNION ALL
 SELECT
     user_id, wallet_id, asset, transaction_id, total, available,
-    locked, occurred_at, source_topic, source_partition, source_offset
+    locked, sequence, occurred_at, source_topic, source_partition, source_offset
 FROM {db}.balance_changes
 """
 
@@ -415,7 +421,7 @@ FROM
         user_id,
         wallet_id,
         asset,
-        argMax((total, available, locked, occurred_at), (source_partition, source_offset)) AS last
+        argMax((total, available, locked, occurred_at), (sequence, source_partition, source_offset)) AS last
     FROM {db}.balance_history
     GROUP BY user_id, wallet_id, asset
 )

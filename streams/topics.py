@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 from assetstream.streams.settings import Settings
 
-INPUTS = ("trades", "transactions", "risk_limits", "prices")
-ACCOUNT_INPUTS = ("trades", "transactions", "risk_limits")
+#: what account partitions tell one another: steps of transfers between users
+TRANSFERS = "transfers"
+ACCOUNT_INPUTS = ("trades", "transactions", "risk_limits", TRANSFERS)
+INPUTS = ("trades", "transactions", "risk_limits", "prices", TRANSFERS)
 OUTPUTS = ("portfolio_updates", "risk_alerts", "asset_transactions", "settlement_events", "dead_letters")
 
 #: state of the account partitions and of the price partitions, one record per partition and checkpoint
@@ -46,6 +48,7 @@ def specs(settings: Settings) -> list[TopicSpec]:
         "transactions": {**inputs, **retention},
         "risk_limits": {**inputs, **FOREVER},
         "prices": {**inputs, **retention},
+        TRANSFERS: {**inputs, **retention},
         "portfolio_updates": {**delete, **retention, **big},
         "risk_alerts": {**delete, **retention},
         "asset_transactions": {**delete, **retention},

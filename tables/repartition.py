@@ -34,6 +34,7 @@ _NAMES = {
     "marks": ("symbol", "currency"),
     "wallets": ("user", "wallet"),
     "balances": ("asset",),
+    "events": ("to_user", "to_wallet"),
     "prices": ("symbol", "currency"),
 }
 #: the first strings: the base currency and USD, wherever they are used

@@ -1,0 +1,219 @@
+"""What kernels of the ledger share: balances found, opened and set, postings and outcomes written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from assetstream.models.int128 import get, inline, kernel, put, zero
+from assetstream.models.interning import Events, find_pair, find_string, intern, pair, put_pair
+from assetstream.models.messages import TransactionStatus
+from assetstream.models.outputs import CHANGE, OUTCOME, POSTING, SENT
+from assetstream.models.rows import Table, append, touch
+from assetstream.models.state import events_of, strings_of
+
+if TYPE_CHECKING:
+    from assetstream.models.interning import Strings
+    from assetstream.models.state import AccountState
+
+_PENDING, _PROCESSING = (np.uint8(TransactionStatus[name].code) for name in ("PENDING", "PROCESSING"))
+#: the place of the user among the texts of a batch
+_USER = 1
+
+
+class Ledger(NamedTuple):
+    """Wallets, balances and transactions with their indexes, as kernels take them."""
+
+    strings: Strings
+    wallets: Table
+    balances: Table
+    methods: Table
+    words: Table
+    wallet_index: np.ndarray
+    balance_index: np.ndarray
+    method_index: np.ndarray
+    events: Events
+
+
+class Written(NamedTuple):
+    """Where kernels write; counts = (outcomes, postings, changes, sent)."""
+
+    outcomes: np.ndarray
+    postings: np.ndarray
+    changes: np.ndarray
+    sent: np.ndarray
+    counts: np.ndarray
+
+
+class LedgerResult(NamedTuple):
+    """What became of a batch of wallet events, or of transfers.
+
+    verdict   uint8[n], Verdict of each message; a refusal for want of funds is APPLIED
+    outcomes  OUTCOME rows of the applied ones, in order
+    postings  POSTING rows, those of an outcome together, in order
+    changes   CHANGE rows: the other balance of those that moved one beside their own
+    sent      SENT rows: what is to be told to another user's partition
+    """
+
+    state: AccountState
+    verdict: np.ndarray
+    outcomes: np.ndarray
+    postings: np.ndarray
+    changes: np.ndarray
+    sent: np.ndarray
+
+
+def ledger_of(state: AccountState) -> Ledger:
+    """The ledger of a partition."""
+    return Ledger(strings_of(state), *(getattr(state, name) for name in Ledger._fields[1:-1]), events_of(state))
+
+
+def room_for(messages: int, legs: int) -> Written:
+    """Room for what so many messages write, each with so many postings at most."""
+    rows = [np.zeros(n, kind) for n, kind in ((messages, OUTCOME), (legs * messages, POSTING), (messages, CHANGE))]
+    return Written(*rows, np.zeros(messages, SENT), np.zeros(4, np.int64))
+
+
+def result_of(state: AccountState, verdict: np.ndarray, written: Written) -> LedgerResult:
+    """What was written."""
+    return LedgerResult(
+        state, verdict, *(rows[:count] for rows, count in zip(written[:4], written.counts.tolist(), strict=True))
+    )
+
+
+@inline
+def is_open(status):  # type: ignore[no-untyped-def]
+    """Whether a transaction of this status may get another one."""
+    return status in (_PENDING, _PROCESSING)
+
+
+# ------------------------------------------------------------------------------------------------- finding and opening
+
+
+@inline
+def _find_text(strings, batch, f, m):  # type: ignore[no-untyped-def]
+    size = np.int64(batch.text_len[f, m])
+    number, _ = find_string(
+        strings.table.rows, strings.lengths, strings.index, batch.data, batch.text_at[f, m], max(size, np.int64(0))
+    )
+    return number
+
+
+@kernel
+def find_balance(ledger, batch, m, wallet_text, asset_text):  # type: ignore[no-untyped-def]
+    """The row of a balance of message m's user, by the places of wallet and asset in its texts; −1: not opened yet."""
+    user = _find_text(ledger.strings, batch, _USER, m)
+    name = _find_text(ledger.strings, batch, wallet_text, m)
+    asset = _find_text(ledger.strings, batch, asset_text, m)
+    balance = np.int64(-1)
+    if user >= 0 and name >= 0 and asset >= 0:
+        wallet, _ = find_pair(ledger.wallet_index, pair(user, name))
+        if wallet >= 0:
+            balance, _ = find_pair(ledger.balance_index, pair(wallet, asset))
+    return balance
+
+
+@inline
+def intern_text(strings, batch, f, m):  # type: ignore[no-untyped-def]
+    """The number of text f of message m."""
+    return intern(strings, batch.data, batch.text_at[f, m], np.int64(batch.text_len[f, m]))
+
+
+@kernel
+def open_balance(ledger, batch, m, wallet_text, asset_text):  # type: ignore[no-untyped-def]
+    """As `find_balance`; wallet and balance are opened when they are new."""
+    user = intern_text(ledger.strings, batch, _USER, m)
+    name = intern_text(ledger.strings, batch, wallet_text, m)
+    asset = intern_text(ledger.strings, batch, asset_text, m)
+    key = pair(user, name)
+    wallet, slot = find_pair(ledger.wallet_index, key)
+    if wallet < 0:
+        wallet = append(ledger.wallets)
+        row = ledger.wallets.rows[wallet]
+        row.user, row.wallet = np.uint32(user), np.uint32(name)
+        put_pair(ledger.wallet_index, slot, key, wallet)
+    key = pair(wallet, asset)
+    balance, slot = find_pair(ledger.balance_index, key)
+    if balance < 0:
+        balance = append(ledger.balances)
+        held = ledger.balances.rows[balance]
+        held.wallet, held.asset = np.uint32(wallet), np.uint32(asset)
+        put_pair(ledger.balance_index, slot, key, balance)
+    return balance
+
+
+# ------------------------------------------------------------------------------------------------ balances and outputs
+
+
+@inline
+def holds(ledger, balance):  # type: ignore[no-untyped-def]
+    """(available, locked) of a balance row; of none, 0."""
+    available, locked = zero(), zero()
+    if balance >= 0:
+        row = ledger.balances.rows[balance]
+        available, locked = get(row, "available"), get(row, "locked")
+    return available, locked
+
+
+@inline
+def set_balance(ledger, balance, available, locked):  # type: ignore[no-untyped-def]
+    """Write a balance."""
+    row = ledger.balances.rows[balance]
+    put(row, "available", available)
+    put(row, "locked", locked)
+    touch(ledger.balances, balance)
+
+
+@inline
+def _tell_balance(ledger, balance, row):  # type: ignore[no-untyped-def]
+    held = ledger.balances.rows[balance]
+    held.sequence += 1
+    touch(ledger.balances, balance)
+    available, locked = get(held, "available"), get(held, "locked")
+    put(row, "total", available + locked)
+    put(row, "available", available)
+    put(row, "locked", locked)
+    row.sequence = held.sequence
+
+
+@inline
+def tell_outcome(ledger, written, message, balance, status, code):  # type: ignore[no-untyped-def]
+    """What became of an event, with its balance as it is now."""
+    outcome = written.outcomes[written.counts[0]]
+    written.counts[0] += 1
+    outcome.message, outcome.balance, outcome.status, outcome.code = np.int32(message), np.int32(balance), status, code
+    _tell_balance(ledger, balance, outcome)
+
+
+@inline
+def tell_change(ledger, written, message, balance):  # type: ignore[no-untyped-def]
+    """That a balance beside an event's own changed, and how it is now."""
+    change = written.changes[written.counts[2]]
+    written.counts[2] += 1
+    change.message, change.balance = np.int32(message), np.int32(balance)
+    _tell_balance(ledger, balance, change)
+
+
+@inline
+def post(written, message, entry, account, balance, method, amount):  # type: ignore[no-untyped-def]
+    """One leg, unless it is zero. -> the number of the next one."""
+    if amount == zero():
+        return entry
+    posting = written.postings[written.counts[1]]
+    written.counts[1] += 1
+    posting.message, posting.entry = np.int32(message), np.int32(entry)
+    posting.account, posting.balance, posting.method = account, np.int32(balance), np.int32(method)
+    put(posting, "amount", amount)
+    return entry + 1
+
+
+@inline
+def send(written, message, step, code, user, wallet, amount, refund):  # type: ignore[no-untyped-def]
+    """Tell another user's partition; `user` and `wallet` are numbers of strings."""
+    sent = written.sent[written.counts[3]]
+    written.counts[3] += 1
+    sent.message, sent.step, sent.code = np.int32(message), step, code
+    sent.user, sent.wallet = np.int32(user), np.int32(wallet)
+    put(sent, "amount", amount)
+    put(sent, "refund", refund)

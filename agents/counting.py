@@ -33,8 +33,8 @@ def count_checkpoint(cuts: Sequence[PartitionCut], committed: Committed) -> None
     if alerts := [rows for cut in cuts for rows in cut.work.alerts]:
         _count_alerts(concatenated(alerts))
     for cut in cuts:
-        for batch, outcomes, _ in cut.work.outcomes:
-            _count_outcomes(batch, outcomes)
+        for batch, booked in cut.work.booked:
+            _count_outcomes(batch, booked.outcomes)
 
 
 def _count_alerts(rows: np.ndarray) -> None:

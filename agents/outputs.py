@@ -16,7 +16,7 @@ import pyarrow as pa
 from assetstream.agents.partition import PartitionCut
 from assetstream.models.encode import Encoded, Names, cause_topics, encode_alerts, encode_updates
 from assetstream.models.interning import MAX_BYTES
-from assetstream.models.outcomes import encode_outcomes
+from assetstream.models.outcomes import BalanceName, Leg, balance_names, encoded, legs_of, outcome_values
 from assetstream.models.outputs import concatenated
 from assetstream.sinks import batches
 from assetstream.streams import dead_letters, topics
@@ -134,18 +134,27 @@ class Publisher:
         ]
 
     def _outcomes(self, cuts: Sequence[PartitionCut], made: Publication, rows: dict[str, list[pa.RecordBatch]]) -> None:
-        parts = [part for cut in cuts for part in cut.work.outcomes]
+        parts = [(cut, batch, result) for cut in cuts for batch, result in cut.work.booked]
         if not parts:
             return
-        batch, first, partition = batches.joined([batch for batch, _, _ in parts])
-        outcomes = _renumbered([outcomes for _, outcomes, _ in parts], first)
-        postings = _renumbered([postings for _, _, postings in parts], first)
-        encoded = encode_outcomes(batch, outcomes, postings, partition)
+        values: list[bytes] = []
+        legs: list[Leg] = []
+        others: list[BalanceName] = []
+        for cut, batch, result in parts:
+            posted = legs_of(cut.state, result.postings)
+            values += outcome_values(batch, result.outcomes, result.postings, posted, cut.partition.number)
+            legs += posted
+            others += balance_names(cut.state, result.changes["balance"])
+        batch, first, partition = batches.joined([batch for _, batch, _ in parts])
+        outcomes = _renumbered([result.outcomes for _, _, result in parts], first)
         message = outcomes["message"]
         users = Names(batch.data, batch.text_at[1][message], batch.text_len[1][message])
-        self._publish(made, "asset_transactions", partition[message], users, encoded)
+        self._publish(made, "asset_transactions", partition[message], users, encoded(values))
         rows["transactions"] = [batches.transactions(batch, outcomes, partition)]
-        rows["ledger_entries"] = [batches.ledger_entries(batch, postings, partition)]
+        postings = _renumbered([result.postings for _, _, result in parts], first)
+        rows["ledger_entries"] = [batches.ledger_entries(batch, postings, legs, partition)]
+        changes = _renumbered([result.changes for _, _, result in parts], first)
+        rows["balance_changes"] = [batches.balance_changes(batch, changes, others, partition)]
 
 
 def _renumbered(parts: Sequence[np.ndarray], first: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 from assetstream.agents.halts import Broken, Trouble
 from assetstream.models import state as states
 from assetstream.models.decode import MarkBatch
+from assetstream.models.ledger import LedgerResult
 from assetstream.models.marks import apply_marks
 from assetstream.models.outputs import UPDATE
 from assetstream.models.records import Records, joined
@@ -38,7 +39,7 @@ class Work:
     rejected: list[Rejected] = field(default_factory=list)
     fills: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # (TradeBatch, FILL rows)
     alerts: list[np.ndarray] = field(default_factory=list)  # ALERT rows
-    outcomes: list[tuple[Any, np.ndarray, np.ndarray]] = field(default_factory=list)  # batch, OUTCOME, POSTING rows
+    booked: list[tuple[Any, LedgerResult]] = field(default_factory=list)  # (TransactionBatch, …)
     prices: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # (PriceBatch, accepted messages)
 
 

@@ -15,4 +15,4 @@ def take_transactions(partition: AccountPartition, records: Records) -> None:
     partition.store.state = result.state
     partition.account_for("transactions", records, result.verdict, batch.details)
     if len(result.outcomes):
-        partition.work.outcomes.append((batch, result.outcomes, result.postings))
+        partition.work.booked.append((batch, result))

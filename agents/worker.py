@@ -66,7 +66,7 @@ MARK_TICK_S = 0.1
 #: time between checkpoints that price partitions take part in
 PRICES_MS = 200
 #: how often gauges are set, and the tables whose sizes they tell
-GAUGES_S, SIZES = 1.0, ("portfolios", "positions", "balances", "trade_ids", "transaction_ids")
+GAUGES_S, SIZES = 1.0, ("portfolios", "positions", "balances", "trade_ids", "events")
 #: how long a worker that is asked to stop waits for its last checkpoint
 LAST_PATIENCE_S = 5
 #: how often we look whether an operator has skipped what a partition halts before

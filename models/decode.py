@@ -148,7 +148,10 @@ class TransactionBatch(NamedTuple):
     expires_at: np.ndarray  # int64[n], NO_TIME: null
     type: np.ndarray  # uint8[n]
     status: np.ndarray  # uint8[n]
-    id: np.ndarray  # uint64[n, 2], of (user_id, transaction_id, status)
+    id: np.ndarray  # uint64[n, 2], of (user_id, transaction_id)
+    terms: np.ndarray  # uint64[n, 2], of what is the same for every status
+    method: np.ndarray  # uint64[n, 2], of payment_method
+    reference: np.ndarray  # uint64[n, 2], the id of (user_id, reverses)
     body: np.ndarray  # uint64[n, 2], metadata in it
 
 
@@ -673,10 +676,26 @@ _TRANSACTION_RULES = _rules(
     (*_SYMBOL, 1),
     (*_ID, 1),
 )
+#: places of texts
+_USER, _WALLET, _ASSET, _METHOD, _TO_ASSET, _REVERSES, _OTHER_USER, _OTHER_WALLET = (
+    TRANSACTION_TEXT.index(name)
+    for name in (
+        "user_id",
+        "wallet_id",
+        "asset",
+        "payment_method",
+        "to_asset",
+        "reverses",
+        "counterparty_user_id",
+        "counterparty_wallet_id",
+    )
+)
 _DEPOSIT = messages.TransactionType.DEPOSIT.code
-_WITHDRAWAL = messages.TransactionType.WITHDRAWAL.code
-_CHARGE = messages.TransactionType.FEE.code
-_COMPLETED = messages.BOOKED_STATUS.code
+_TRANSFER = messages.TransactionType.TRANSFER.code
+_CONVERSION = messages.TransactionType.CONVERSION.code
+_ADJUSTMENT = messages.TransactionType.ADJUSTMENT.code
+_REVERSAL = messages.TransactionType.REVERSAL.code
+_HOLD = messages.TransactionType.HOLD.code
 
 
 class _TransactionColumns(NamedTuple):
@@ -695,19 +714,43 @@ class _TransactionColumns(NamedTuple):
     type: np.ndarray
     status: np.ndarray
     id: np.ndarray
+    terms: np.ndarray
+    method: np.ndarray
+    reference: np.ndarray
     body: np.ndarray
     metadata: np.ndarray
 
 
 @inline
-def _hash_transaction(data, out, i):  # type: ignore[no-untyped-def]
-    state = absorb_text(start(), data, out.text_at[1, i], out.text_len[1, i])
-    state = absorb_text(state, data, out.text_at[0, i], out.text_len[0, i])
-    out.id[i] = finish(absorb(state, np.uint64(out.status[i])))
-    state = _absorb_texts(start(), data, out.text_at, out.text_len, i)
+def _absorb_field(state, data, out, f, i):  # type: ignore[no-untyped-def]
+    return absorb_text(state, data, out.text_at[f, i], out.text_len[f, i])
+
+
+@inline
+def _hash_terms(data, out, i):  # type: ignore[no-untyped-def]
+    state = _absorb_field(start(), data, out, _WALLET, i)
+    state = _absorb_field(state, data, out, _ASSET, i)
+    state = _absorb_field(state, data, out, _TO_ASSET, i)
+    state = _absorb_field(state, data, out, _REVERSES, i)
+    state = _absorb_field(state, data, out, _OTHER_USER, i)
+    state = _absorb_field(state, data, out, _OTHER_WALLET, i)
     state = _absorb_decimal(state, out.amount, i)
     state = _absorb_decimal(state, out.fee, i)
     # a rate is above 0, so that 0 already says null
+    state = _absorb_decimal(state, out.rate, i)
+    out.terms[i] = finish(absorb(state, np.uint64(out.type[i])))
+
+
+@inline
+def _hash_transaction(data, out, i):  # type: ignore[no-untyped-def]
+    user = _absorb_field(start(), data, out, _USER, i)
+    out.id[i] = finish(_absorb_field(user, data, out, 0, i))
+    out.reference[i] = finish(_absorb_field(user, data, out, _REVERSES, i))
+    out.method[i] = finish(_absorb_field(start(), data, out, _METHOD, i))
+    _hash_terms(data, out, i)
+    state = _absorb_texts(start(), data, out.text_at, out.text_len, i)
+    state = _absorb_decimal(state, out.amount, i)
+    state = _absorb_decimal(state, out.fee, i)
     state = _absorb_decimal(state, out.rate, i)
     state = absorb(state, np.uint64(out.occurred_at[i]))
     state = absorb(state, np.uint64(out.expires_at[i]))
@@ -728,9 +771,14 @@ def _transaction(data, found, rules, types, statuses, timestamp_ms, max_skew_us,
     if not _texts(found, rules, i, out.text_at, out.text_len):
         return False
     code = _name(data, found, _TYPE, types)
-    if code != _DEPOSIT and code != _WITHDRAWAL and code != _CHARGE:
+    status = _name(data, found, _STATUS, statuses)
+    if code < 0 or status < 0 or code in (_TRANSFER, _ADJUSTMENT):
         return False
-    if _name(data, found, _STATUS, statuses) != _COMPLETED:
+    if code == _REVERSAL and value(found, _REVERSES, KIND) == ABSENT:
+        return False
+    if code == _CONVERSION and (value(found, _TO_ASSET, KIND) == ABSENT or value(found, _RATE, KIND) == ABSENT):
+        return False
+    if code == _HOLD and value(found, _EXPIRES_AT, KIND) != ABSENT:
         return False
     if not _above_0(data, found, _AMOUNT, out.amount, i):
         return False
@@ -759,7 +807,7 @@ def _transaction(data, found, rules, types, statuses, timestamp_ms, max_skew_us,
     if value(found, _COUNTERPARTY, KIND) != ABSENT or value(found, _METADATA, KIND) != ABSENT:
         return False
     out.type[i] = code
-    out.status[i] = _COMPLETED
+    out.status[i] = status
     out.occurred_at[i] = instant
     out.expires_at[i] = expires_at
     return True
@@ -785,7 +833,8 @@ def _transactions(spans, known, found, rules, types, statuses, max_skew_us, out)
 def decode_transactions(records: Records, max_skew_us: int) -> TransactionBatch:
     """Decode records of `transactions`. `occurred_at` more than `max_skew_us` after its record's timestamp is invalid.
 
-    Of messages with a counterparty or metadata the strict parser takes care, so they cost some 30 µs each.
+    Of adjustments and of messages with a counterparty or metadata the strict parser takes care, so they cost some 30 µs
+    each.
     """
     n = records.n
     spans = _spans(records)
@@ -797,7 +846,7 @@ def decode_transactions(records: Records, max_skew_us: int) -> TransactionBatch:
         np.zeros(n, np.int64),
         np.zeros(n, np.int64),
         *_bytes(n, 2),
-        *_decimals(n, 3),
+        *_decimals(n, 6),
     )
     slow = _transactions(
         spans, _TRANSACTION, scratch(_TRANSACTION), _TRANSACTION_RULES, _TYPES, _STATUSES, max_skew_us, out

@@ -237,8 +237,8 @@ def find_id(rows, index, lo, hi):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _forget(rows, index, i):  # type: ignore[no-untyped-def]
-    """Take row i out of the index: entries behind it that would be cut off move up."""
+def free_slot(rows, index, i):  # type: ignore[no-untyped-def]
+    """Take row i, that of an id, out of the index: entries behind it that would be cut off move up."""
     mask = np.uint64(len(index) - 1)
     hole = rows[i].id_lo & mask
     while np.int64(index[hole]) != i + 1:
@@ -253,6 +253,68 @@ def _forget(rows, index, i):  # type: ignore[no-untyped-def]
     index[hole] = 0
 
 
+class Events(NamedTuple):
+    """Wallet events that are remembered: all that are open, and the last that became final.
+
+    table of EVENT rows; heads: that in row `which` counts the final ones, and begins the list of free rows; index as of
+    a Ring; finals uint32[capacity], their rows from the oldest on, round from finals_at[0] on, finals_at[1] of them
+    """
+
+    table: Table
+    heads: Table
+    index: np.ndarray
+    finals: np.ndarray
+    finals_at: np.ndarray
+    which: int
+    memory: int
+
+
+@kernel
+def index_events(rows, n, index):  # type: ignore[no-untyped-def]
+    """As `index_ids`, without the rows that are free."""
+    for i in range(n):
+        if rows[i].seen != 0:
+            put_id(index, rows[i].id_lo, i)
+
+
+@kernel
+def new_event(events, lo, hi):  # type: ignore[no-untyped-def]
+    """A row for an event that is not remembered; all of it but the id is the caller's."""
+    table, head = events.table, events.heads.rows[events.which]
+    if head.free > 0:
+        row = head.free - 1
+        head.free = np.int64(table.rows[row].balance)
+        touch(events.heads, events.which)
+        touch(table, row)
+    else:
+        row = append(table)
+    event = table.rows[row]
+    event.id_lo, event.id_hi, event.seen = lo, hi, np.uint8(0)
+    put_id(events.index, lo, row)
+    return row
+
+
+@kernel
+def became_final(events, row):  # type: ignore[no-untyped-def]
+    """Number a row among the final ones; the oldest of those are forgotten when they are too many."""
+    rows, head, at = events.table.rows, events.heads.rows[events.which], events.finals_at
+    size = len(events.finals)
+    rows[row].final = head.next
+    head.next += 1
+    touch(events.heads, events.which)
+    events.finals[(at[0] + at[1]) % size] = np.uint32(row)
+    at[1] += 1
+    while at[1] > events.memory:
+        oldest = np.int64(events.finals[at[0]])
+        at[0] = (at[0] + 1) % size
+        at[1] -= 1
+        free_slot(rows, events.index, oldest)
+        rows[oldest].seen = np.uint8(0)
+        rows[oldest].balance = np.uint32(head.free)
+        head.free = oldest + 1
+        touch(events.table, oldest)
+
+
 @inline
 def remember(ring, lo, hi, body):  # type: ignore[no-untyped-def]
     """Remember a new id; the oldest makes room for it when the ring is full."""
@@ -261,7 +323,7 @@ def remember(ring, lo, hi, body):  # type: ignore[no-untyped-def]
     if i >= ring.memory:
         i = np.int64(0)
     if i < table.count[0]:
-        _forget(table.rows, ring.index, i)
+        free_slot(table.rows, ring.index, i)
         touch(table, i)
     else:
         i = append(table)

@@ -170,6 +170,9 @@ class Market:
         #: good messages of late, for what refers to something seen before; of quotes the last one
         self.trades: list[Message] = []
         self.deposits: list[Message] = []
+        #: wallet events that are open, and by user the cents of `w2` that nothing was set aside of yet
+        self.open: list[dict[str, Any]] = []
+        self.aside: dict[str, int] = {}
         self.quotes: list[Message] = []
 
     def _choose(self, converts: bool) -> list[Holding]:
@@ -288,14 +291,72 @@ class Market:
         return "prices", pair.encode(), value.encode()
 
     def transaction(self) -> Message:
-        """A deposit, a withdrawal (now and then of more than there is) or a fee."""
-        choice = self.below(100)
+        """A deposit, a withdrawal (now and then of more than there is), a fee, or anything else that wallets know."""
+        choice = self.below(200)
+        if choice >= 100:
+            return self._wallet_event(choice - 100)
         asset = "USD" if choice % 5 else "EUR"
         kind = "DEPOSIT" if choice < 50 else "WITHDRAWAL" if choice < 85 else "FEE"
         cents = self.below(5_000) if kind == "FEE" else self.below(2_000_000)
         if choice == 84:
             cents *= 10_000
         return self._transaction(self.account(), kind, cents + 100, asset)
+
+    def _wallet_event(self, choice: int) -> Message:
+        """One of the other types, or the next status of one that is open."""
+        if choice < 40 and len(self.open) > 20:
+            return self._advance(self.open.pop(self.below(len(self.open))))
+        account, cents = self.account(), 1_000 + self.below(100_000)
+        if choice < 60:
+            return self._set_aside(account, cents, "HOLD" if choice % 3 else "WITHDRAWAL")
+        if choice < 70:
+            other = {"user_id": account.user, "wallet_id": "w2"}
+            return self._event(account, "TRANSFER", cents, fee="0.35", counterparty=other)
+        if choice < 80:
+            rate = self.rates["EUR/USD"]
+            return self._event(account, "CONVERSION", cents, to_asset="EUR", rate=f"0.{10**8 // rate:04d}")
+        if choice < 90:
+            return self._event(account, "DIVIDEND" if choice % 2 else "INTEREST", cents)
+        if choice < 93:
+            amount = -cents if choice % 2 else cents
+            return self._event(account, "ADJUSTMENT", amount, description="a correction", authorized_by="ops")
+        undone = json.loads(self.deposits[self.below(len(self.deposits))][2] or b"")
+        fields = {"reverses": undone["transaction_id"], "user_id": undone["user_id"], "amount": undone["amount"]}
+        return self._event(account, "REVERSAL", 0, asset=undone["asset"], wallet_id=undone["wallet_id"], **fields)
+
+    def _set_aside(self, account: Account, cents: int, kind: str) -> Message:
+        """Funds of wallet `w2` are locked; they are put there when it hasn't enough, so that it is never refused."""
+        if self.aside.get(account.user, 0) < cents:
+            self.aside[account.user] = self.aside.get(account.user, 0) + 20 * cents
+            return self._event(account, "DEPOSIT", 20 * cents, wallet_id="w2", payment_method="card")
+        self.aside[account.user] -= cents
+        status = "PENDING" if cents % 4 else "PROCESSING"
+        return self._event(account, kind, cents, wallet_id="w2", status=status)
+
+    def _advance(self, opened: dict[str, Any]) -> Message:
+        """The next status of an open transaction."""
+        ends = ("COMPLETED", "COMPLETED", "CANCELLED", "FAILED")
+        status = "PROCESSING" if opened["status"] == "PENDING" and self.below(3) == 0 else ends[self.below(4)]
+        return self._publish({**opened, "status": status, "occurred_at": self.now()})
+
+    def _event(self, account: Account, kind: str, cents: int, **fields: Any) -> Message:
+        sign, cents = "-" if cents < 0 else "", abs(cents)
+        event = {
+            "transaction_id": f"x{self.run}-{next(self.numbers)}",
+            "user_id": account.user,
+            "wallet_id": "w1",
+            "type": kind,
+            "status": "COMPLETED",
+            "asset": "USD",
+            "amount": f"{sign}{cents // 100}.{cents % 100:02d}",
+            "occurred_at": self.now(),
+        }
+        return self._publish(event | fields)
+
+    def _publish(self, event: dict[str, Any]) -> Message:
+        if event["status"] in ("PENDING", "PROCESSING"):
+            self.open.append(event)
+        return "transactions", event["user_id"].encode(), _json(event)
 
     def _transaction(self, account: Account, kind: str, cents: int, asset: str) -> Message:
         fee = 0 if kind == "FEE" else cents % 97
@@ -365,6 +426,7 @@ class Mischief:
             lambda: self._again(self.market.trades, price="123.45"),
             lambda: self._again(self.market.trades, executed_at="2020-02-29T23:59:59+01:00"),
             lambda: self._again(self.market.deposits, amount="987654.32"),
+            lambda: self._again(self.market.deposits, status="PROCESSING"),
             lambda: self._again(self.market.trades, trade_id=self._id(), currency="XAU"),
             lambda: self._again(self.market.quotes, currency="XAU", as_of=self.market.now()),
             lambda: self._again(self.market.quotes, as_of="2020-01-01T00:00:00Z"),
@@ -529,10 +591,11 @@ SPOILT: list[tuple[str, dict[str, Any]]] = [
     *_each("transactions", "occurred_at", FAR),
     *_each("transactions", "amount", "-5", "1e20", "99999999999999999999"),
     *_each("transactions", "fee", "11", "-1"),
-    *_each("transactions", "type", "GIFT", "HOLD", "DIVIDEND"),
-    *_each("transactions", "status", "DONE", "PENDING"),
-    ("transactions", {"type": "TRANSFER", "counterparty": {"user_id": "u00000", "wallet_id": "w1"}}),
-    ("transactions", {"type": "ADJUSTMENT", "amount": "-1", "description": "d", "authorized_by": "a"}),
+    *_each("transactions", "type", "GIFT", "TRANSFER", "REVERSAL", "CONVERSION", "ADJUSTMENT"),
+    *_each("transactions", "status", "DONE", ""),
+    ("transactions", {"type": "TRANSFER", "counterparty": {"user_id": "nobody", "wallet_id": "w1"}}),
+    ("transactions", {"type": "CONVERSION", "to_asset": "EUR"}),
+    ("transactions", {"type": "HOLD", "expires_at": "2199-01-01T00:00:00Z"}),
     *_each("transactions", "metadata", {"a": 1}),
     *_each("prices", "price", "0", "-3.5", "NaN", "1e20", "0.0000000000000000001"),
     *_each("prices", "as_of", FAR),

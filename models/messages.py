@@ -115,11 +115,6 @@ class OutcomeCode(Coded):
     NO_RATE = "NO_RATE"
 
 
-#: what this version books; every other transaction is `unsupported`
-BOOKED_TYPES = (TransactionType.DEPOSIT, TransactionType.WITHDRAWAL, TransactionType.FEE)
-BOOKED_STATUS = TransactionStatus.COMPLETED
-
-
 def codes(names: type[Coded]) -> tuple[str, ...]:
     """The names of an enumeration, in the order of their codes."""
     return tuple(member.value for member in names)
@@ -424,6 +419,15 @@ class Counterparty(Input):
     wallet_id: Id
 
 
+#: what a type of transaction can't do without
+_NEEDED = {
+    TransactionType.TRANSFER: ("counterparty",),
+    TransactionType.CONVERSION: ("to_asset",),
+    TransactionType.ADJUSTMENT: ("description", "authorized_by"),
+    TransactionType.REVERSAL: ("reverses",),
+}
+
+
 class Transaction(Input):
     """A wallet event. `expires_at` may lie ahead; `amount` is above 0, of an ADJUSTMENT just not 0."""
 
@@ -458,10 +462,21 @@ class Transaction(Input):
             raise _invalid("fee: must not be above the amount of a DEPOSIT")
         return self
 
+    @model_validator(mode="after")
+    def _needs(self) -> Transaction:
+        for name in _NEEDED.get(self.type, ()):
+            if not getattr(self, name):
+                raise _invalid(f"{name}: a {self.type} needs it")
+        return self
+
     def unsupported(self) -> str | None:
-        if self.type in BOOKED_TYPES and self.status is BOOKED_STATUS:
-            return None
-        return f"type: {self.type} with status {self.status} is not booked by this version"
+        if self.type is TransactionType.TRANSFER and self.counterparty and self.counterparty.user_id != self.user_id:
+            return "counterparty: a TRANSFER to another user is not booked by this version"
+        if self.type is TransactionType.CONVERSION and self.rate is None:
+            return "rate: a CONVERSION without one is not booked by this version"
+        if self.type is TransactionType.HOLD and self.expires_at is not None:
+            return "expires_at: a HOLD that expires is not booked by this version"
+        return None
 
 
 class Cause(Message):

@@ -1,4 +1,4 @@
-"""Outcomes of wallet events as the messages of `asset_transactions`.
+"""Outcomes of wallet events as the messages of `asset_transactions`, and the names of the accounts they post to.
 
 Free text (a payment method) needs JSON's escapes, and events come a thousand times rarer than fills, so this is Python.
 """
@@ -6,40 +6,89 @@ Free text (a payment method) needs JSON's escapes, and events come a thousand ti
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from assetstream.models.decimals import texts_of
 from assetstream.models.encode import Encoded
-from assetstream.models.messages import TransactionType, from_micros, time_text
+from assetstream.models.messages import TransactionStatus, TransactionType, codes, from_micros, time_text
 from assetstream.models.outputs import Account, Code, decimal_column
+from assetstream.models.state import text
 
 if TYPE_CHECKING:
     from assetstream.models.decode import TransactionBatch
+    from assetstream.models.state import AccountState
 
 
-_TYPES = [kind.name for kind in TransactionType]  # by code
+_TYPES, _STATUSES = codes(TransactionType), codes(TransactionStatus)
+#: accounts that are one for all
+_COMMON = {account: account.name.lower() for account in Account}
 
 
-def encode_outcomes(
-    batch: TransactionBatch, outcomes: np.ndarray, postings: np.ndarray, partition: np.ndarray
-) -> Encoded:
-    """`asset_transactions` of OUTCOME rows and their POSTING rows; `partition` int[n] of each message of the batch."""
-    legs: dict[int, list[dict[str, str]]] = {}
+class BalanceName(NamedTuple):
+    """Whose balance of what."""
+
+    user_id: str
+    wallet_id: str
+    asset: str
+
+
+class Leg(NamedTuple):
+    """The account and the asset of a posting."""
+
+    account: str
+    asset: str
+
+
+def balance_names(state: AccountState, balances: np.ndarray) -> list[BalanceName]:
+    """The names of balance rows, int[n]."""
+    found: dict[int, BalanceName] = {}
+    for number in set(balances.tolist()):
+        row = state.balances.rows[number]
+        wallet = state.wallets.rows[row["wallet"]]
+        found[number] = BalanceName(*(text(state, int(n)) for n in (wallet["user"], wallet["wallet"], row["asset"])))
+    return [found[number] for number in balances.tolist()]
+
+
+def legs_of(state: AccountState, postings: np.ndarray) -> list[Leg]:
+    """Account and asset of POSTING rows."""
+    names = balance_names(state, postings["balance"])
+    methods = {number: _method(state, number) for number in set(postings["method"].tolist())}
+    made = []
+    for name, account, method in zip(names, postings["account"].tolist(), postings["method"].tolist(), strict=True):
+        if account == Account.WALLET:
+            made.append(Leg(f"wallet:{name.user_id}/{name.wallet_id}", name.asset))
+        elif account == Account.EXTERNAL:
+            made.append(Leg(f"external:{methods[method]}", name.asset))
+        else:
+            made.append(Leg(_COMMON[account], name.asset))
+    return made
+
+
+def _method(state: AccountState, number: int) -> str:
+    if number < 0:
+        return "unspecified"
+    row = state.methods.rows[number]
+    first, size = int(row["first"]), int(row["size"])
+    return state.words.rows[first : first + (size + 7) // 8].tobytes()[:size].decode()
+
+
+def outcome_values(
+    batch: TransactionBatch, outcomes: np.ndarray, postings: np.ndarray, legs: list[Leg], partition: int
+) -> list[bytes]:
+    """The messages of OUTCOME rows of a partition's batch; `legs` are those of its POSTING rows."""
+    posted: dict[int, list[dict[str, str]]] = {}
     amounts = texts_of(decimal_column(postings, "amount"))
-    for message, account, amount in zip(
-        postings["message"].tolist(), postings["account"].tolist(), amounts, strict=True
-    ):
-        leg = {"account": _account(batch, message, account), "asset": _text(batch, 3, message), "amount": amount}
-        legs.setdefault(message, []).append(leg)
+    for message, leg, amount in zip(postings["message"].tolist(), legs, amounts, strict=True):
+        posted.setdefault(message, []).append({"account": leg.account, "asset": leg.asset, "amount": amount})
     message = outcomes["message"]
     columns = zip(
         message.tolist(),
         batch.type[message].tolist(),
         texts_of(batch.amount[message]),
         texts_of(batch.fee[message]),
-        outcomes["failed"].tolist(),
+        outcomes["status"].tolist(),
         outcomes["code"].tolist(),
         texts_of(decimal_column(outcomes, "total")),
         texts_of(decimal_column(outcomes, "available")),
@@ -55,34 +104,24 @@ def encode_outcomes(
             "asset": _text(batch, 3, i),
             "amount": amount,
             "fee": fee,
-            "status": "FAILED" if failed else "COMPLETED",
+            "status": _STATUSES[status],
             "code": Code(code).name if code else None,
             "balance": {"total": total, "available": available, "locked": locked},
-            "postings": legs.get(i, []),
+            "postings": posted.get(i, []),
             "occurred_at": time_text(from_micros(int(batch.occurred_at[i]))),
-            "cause": {
-                "topic": batch.records.topic,
-                "partition": int(partition[i]),
-                "offset": int(batch.records.offset[i]),
-            },
+            "cause": {"topic": batch.records.topic, "partition": partition, "offset": int(batch.records.offset[i])},
         }
-        for i, kind, amount, fee, failed, code, total, available, locked in columns
+        for i, kind, amount, fee, status, code, total, available, locked in columns
     ]
-    values = [json.dumps(each, separators=(",", ":"), ensure_ascii=False).encode() for each in made]
-    ends = np.cumsum([len(value) for value in values], dtype=np.int64)
-    return np.frombuffer(b"".join(values), np.uint8), ends
+    return [json.dumps(each, separators=(",", ":"), ensure_ascii=False).encode() for each in made]
 
 
-def _account(batch: TransactionBatch, i: int, account: int) -> str:
-    """The full name of an account of event `i`."""
-    if account == Account.WALLET:
-        return f"wallet:{_text(batch, 1, i)}/{_text(batch, 2, i)}"
-    if account == Account.EXTERNAL:
-        return f"external:{_text(batch, 5, i) or 'unspecified'}"
-    return "fees"
+def encoded(values: list[bytes]) -> Encoded:
+    """Messages as (all bytes, the end of each)."""
+    return np.frombuffer(b"".join(values), np.uint8), np.cumsum([len(value) for value in values], dtype=np.int64)
 
 
 def _text(batch: TransactionBatch, field: int, i: int) -> str:
-    """Text `field` (of TRANSACTION_TEXT) of event `i`; empty when null."""
+    """Text `field` (of TRANSACTION_TEXT) of event `i`, which has it."""
     at, size = int(batch.text_at[field, i]), int(batch.text_len[field, i])
-    return batch.data[at : at + max(size, 0)].tobytes().decode()
+    return batch.data[at : at + size].tobytes().decode()

@@ -113,35 +113,48 @@ class Code(IntEnum):
 
     NONE = 0
     INSUFFICIENT_FUNDS = 1
+    WALLET_CLOSED = 2
+    UNKNOWN_REFERENCE = 3
+    ALREADY_REVERSED = 4
+    EXPIRED = 5
+    NOT_ALLOWED = 6
+    NO_RATE = 7
 
 
 class Account(IntEnum):
-    """The kind of account a posting goes to; its full name needs the message (user, wallet, payment method)."""
+    """The kind of account a posting goes to: WALLET is that of the row's `balance`, EXTERNAL that of its `method`."""
 
     WALLET = 0
     EXTERNAL = 1
     FEES = 2
+    EXCHANGE = 3
+    INCOME = 4
+    ADJUSTMENTS = 5
 
 
-#: what became of wallet event `message` of the batch: COMPLETED, or FAILED with a code; its asset's balance after it
+_BALANCE = [*decimal("total"), *decimal("available"), *decimal("locked")]
+
+#: what became of wallet event `message` of the batch: a TransactionStatus, FAILED with a code; its own balance after it
 OUTCOME = _dtype(
     ("message", "<i4"),
-    ("wallet", "<i4"),
     ("balance", "<i4"),
-    ("failed", "u1"),
+    ("status", "u1"),
     ("code", "u1"),
-    decimal("total"),
-    decimal("available"),
-    decimal("locked"),
+    _BALANCE,
 )
 
 #: one leg of an outcome's double entry, `entry` counts from 0 within it; amounts per outcome and asset sum to zero
 POSTING = _dtype(
     ("message", "<i4"),
     ("entry", "<i4"),
+    ("balance", "<i4"),  # its asset is the leg's; of a WALLET it is the account
+    ("method", "<i4"),  # of an EXTERNAL account, −1: unspecified
     ("account", "u1"),
     decimal("amount"),
 )
+
+#: a balance as wallet event `message` left it
+CHANGE = _dtype(("message", "<i4"), ("balance", "<i4"), _BALANCE)
 
 
 def decimal_column(rows: np.ndarray, name: str) -> np.ndarray:

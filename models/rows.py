@@ -95,11 +95,38 @@ WALLET = _row(("user", "<u4"), ("wallet", "<u4"))
 #: what a wallet holds of an asset; total = available + locked
 BALANCE = _row(decimal("available"), decimal("locked"), ("wallet", "<u4"), ("asset", "<u4"))
 
+#: where a payment is from or goes to: rows of `words` from `first` on, `size` bytes in all
+METHOD = _row(("id_lo", "<u8"), ("id_hi", "<u8"), ("first", "<u4"), ("size", "<u4"))
+
+#: eight bytes of a text, zero behind its end
+WORD = _row(("word", "<u8"))
+
+#: a wallet event, whatever its statuses: all that later ones, and its reversal, are held against
+EVENT = _row(
+    decimal("amount"),
+    decimal("fee"),
+    decimal("arrived"),  # of a COMPLETED one, on its other balance
+    ("id_lo", "<u8"),  # of (user, transaction id)
+    ("id_hi", "<u8"),
+    ("terms", "<u8"),
+    ("bodies", "<u8", (5,)),  # by status, of those seen
+    ("final", "<i8"),  # its number among those that became final
+    ("balance", "<u4"),  # of a free row: the next free one, + 1
+    ("other", "<i4"),  # the balance that it went to, −1: none
+    ("method", "<i4"),  # −1: unspecified
+    ("type", "u1"),
+    ("status", "u1"),
+    ("seen", "u1"),  # bit k: status k; none: the row is free
+    ("flags", "u1"),
+)
+#: flags of an event: its amount (and fee) is locked; a reversal has undone it
+LOCKED, REVERSED = 1, 2
+
 #: a remembered id and 64 bits of the hash of its body
 SEEN = _row(("id_lo", "<u8"), ("id_hi", "<u8"), ("body", "<u8"))
 
-#: where a ring of remembered ids is written next
-HEAD = _row(("next", "<i8"))
+#: of trade ids: where the ring is written next; of events: how many became final, and the first free row, + 1
+HEAD = _row(("next", "<i8"), ("free", "<i8"))
 
 #: the last offset of an input partition that was applied, -1: none
 APPLIED = _row(("offset", "<i8"))

@@ -15,20 +15,25 @@ from assetstream.models.encode import Names
 from assetstream.models.int128 import inline, kernel
 from assetstream.models.interning import (
     MAX_BYTES,
+    Events,
     Ring,
     Strings,
+    index_events,
     index_ids,
     index_pairs,
     index_strings,
     intern,
     slots_for,
 )
+from assetstream.models.messages import TransactionStatus
 from assetstream.models.outputs import INPUTS
 from assetstream.models.rows import (
     APPLIED,
     BALANCE,
+    EVENT,
     HEAD,
     MARK,
+    METHOD,
     PORTFOLIO,
     POSITION,
     PRICE,
@@ -36,6 +41,7 @@ from assetstream.models.rows import (
     STRING,
     TRADED,
     WALLET,
+    WORD,
     Table,
     clear,
     enlarged,
@@ -76,15 +82,20 @@ PERSISTED: dict[str, np.dtype] = {
     "wallets": WALLET,
     "balances": BALANCE,
     "trade_ids": SEEN,
-    "transaction_ids": SEEN,
+    "events": EVENT,
+    "methods": METHOD,
+    "words": WORD,
     "heads": HEAD,
     "applied": APPLIED,
 }
 #: tables of a price partition
 PRICE_PERSISTED: dict[str, np.dtype] = {"strings": STRING, "prices": PRICE, "applied": APPLIED}
 
+#: statuses of a wallet event that is not final
+OPEN = (TransactionStatus.PENDING.code, TransactionStatus.PROCESSING.code)
+
 #: rows of `heads`
-_TRADE_HEAD, _TRANSACTION_HEAD = 0, 1
+_TRADE_HEAD, EVENT_HEAD = 0, 1
 _PRICES = INPUTS.index("prices")
 
 
@@ -100,7 +111,9 @@ class AccountState(NamedTuple):
     wallets: Table
     balances: Table
     trade_ids: Table
-    transaction_ids: Table
+    events: Table
+    methods: Table
+    words: Table
     heads: Table
     applied: Table
     # derived
@@ -119,7 +132,10 @@ class AccountState(NamedTuple):
     wallet_index: np.ndarray
     balance_index: np.ndarray
     trade_index: np.ndarray
-    transaction_index: np.ndarray
+    event_index: np.ndarray
+    finals: np.ndarray
+    finals_at: np.ndarray
+    method_index: np.ndarray
     counters: np.ndarray
 
 
@@ -151,9 +167,11 @@ def trade_ids_of(state: AccountState) -> Ring:
     return Ring(state.trade_ids, state.heads, state.trade_index, _TRADE_HEAD, state.id_memory)
 
 
-def transaction_ids_of(state: AccountState) -> Ring:
-    """The remembered transaction ids, as kernels take them."""
-    return Ring(state.transaction_ids, state.heads, state.transaction_index, _TRANSACTION_HEAD, state.id_memory)
+def events_of(state: AccountState) -> Events:
+    """The remembered wallet events, as kernels take them."""
+    return Events(
+        state.events, state.heads, state.event_index, state.finals, state.finals_at, EVENT_HEAD, state.id_memory
+    )
 
 
 def names(state: AccountState | PriceState) -> Names:
@@ -235,7 +253,10 @@ def new_account_state(base_currency: bytes, id_memory: int) -> AccountState:
         wallet_index=_pair_index(),
         balance_index=_pair_index(),
         trade_index=_index(),
-        transaction_index=_index(),
+        event_index=_index(),
+        finals=np.zeros(0, np.uint32),
+        finals_at=np.zeros(2, np.int64),
+        method_index=_index(),
         counters=np.zeros(COUNTERS, np.int64),
     )
     state = reserve(state, strings=2)
@@ -272,7 +293,8 @@ _INDEX_OF = {
     "wallets": "wallet_index",
     "balances": "balance_index",
     "trade_ids": "trade_index",
-    "transaction_ids": "transaction_index",
+    "events": "event_index",
+    "methods": "method_index",
 }
 _ALONGSIDE = {"strings": ("lengths", "by_symbol"), "portfolios": ("live",), "positions": ("base", "links")}
 _KEYS = {
@@ -294,11 +316,11 @@ def reserve(state: Any, **more: int) -> Any:
             continue
         table = getattr(state, name)
         needed = int(table.count[0]) + extra
-        if name in ("trade_ids", "transaction_ids"):
+        if name == "trade_ids":
             needed = min(needed, max(state.id_memory, int(table.count[0])))
         if needed > len(table.rows):
             capacity = enlarged(len(table.rows), needed)
-            if name in ("trade_ids", "transaction_ids"):
+            if name == "trade_ids":
                 capacity = max(needed, min(capacity, state.id_memory))
             state = fit(state._replace(**{name: resize(table, capacity)}), name)
     return state
@@ -326,15 +348,28 @@ def fit(state: Any, name: str) -> Any:
     state = state._replace(**derived)
     if name not in _INDEX_OF:
         return state
+    if name == "events":
+        state = _line_up(state)
     index = np.zeros_like(getattr(state, _INDEX_OF[name]), shape=_slots(state, name, capacity))
     if name == "strings":
         index_strings(table.rows, n, state.lengths, index)
     elif name in _KEYS:
         a, b = _KEYS[name]
         index_pairs(table.rows[a], table.rows[b], 0, n, index)
+    elif name == "events":
+        index_events(table.rows, n, index)
     else:
         index_ids(table.rows, n, index)
     return state._replace(**{_INDEX_OF[name]: index})
+
+
+def _line_up(state: AccountState) -> AccountState:
+    """The rows of final events from the one that became so first, in as much room as there are rows."""
+    rows = state.events.rows[: state.events.count[0]]
+    final = np.flatnonzero((rows["seen"] != 0) & ~np.isin(rows["status"], OPEN))
+    finals = np.zeros(len(state.events.rows), np.uint32)
+    finals[: len(final)] = final[np.argsort(rows["final"][final])]
+    return state._replace(finals=finals, finals_at=np.array([0, len(final)]))
 
 
 def _slots(state: Any, name: str, capacity: int) -> tuple[int, ...]:

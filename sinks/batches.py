@@ -19,14 +19,15 @@ import pyarrow as pa
 from numba import njit
 
 from assetstream.models.encode import Encoded, Names, names_of
-from assetstream.models.messages import TransactionType
-from assetstream.models.outputs import Account, Code, decimal_column
+from assetstream.models.messages import TransactionStatus, TransactionType
+from assetstream.models.outputs import Code, decimal_column
 from assetstream.models.records import Records
 from assetstream.models.verdicts import Verdict
 from assetstream.sinks.schema import TABLES
 
 if TYPE_CHECKING:
     from assetstream.models.decode import PriceBatch, TradeBatch, TransactionBatch
+    from assetstream.models.outcomes import BalanceName, Leg
 
 SCHEMAS: dict[str, pa.Schema] = {name: table.arrow for name, table in TABLES.items()}
 
@@ -45,12 +46,9 @@ _SIDES = _words("BUY", "SELL")
 _ASSET_TYPES = _words("CRYPTO", "FIAT", "STOCK", "ETF", "OTHER")
 _ALERT_TYPES = _words("POSITION_LIMIT", "EXPOSURE_LIMIT", "LOSS_LIMIT")
 _SEVERITIES = _words("INFO", "WARNING", "CRITICAL")
-_OUTCOMES = _words("COMPLETED", "FAILED")
+_STATUSES = _words(*TransactionStatus)
 _CODES = _words(*(code.name for code in Code))
 _TRANSACTION_TYPES = _words(*TransactionType)
-#: by Account, and last what is written for EXTERNAL when no payment method was named
-_ACCOUNTS = _words("wallet:", "external:", "fees", "external:unspecified")
-_WALLET, _EXTERNAL, _UNSPECIFIED = int(Account.WALLET), int(Account.EXTERNAL), 3
 _U64 = (1 << 64) - 1
 #: 90 and 100 as limbs
 _LINES = np.array([[n * 10**18 & _U64, n * 10**18 >> 64] for n in (90, 100)], np.uint64)
@@ -342,35 +340,6 @@ def _put(out, pos, data, at, n):
     return pos + n
 
 
-@njit(cache=True, nogil=True)
-def _accounts(account, message, data, at, length, kinds):
-    """Full account names: the kind's word, then USER/WALLET or METHOD of the message.
-
-    Rows 1, 2 and 5 of `at`, `length` (TRANSACTION_TEXT) are user, wallet and payment method.
-    """
-    n = len(account)
-    size = np.int64(0)
-    for i in range(n):
-        m = message[i]
-        size += kinds.len.max() + length[1, m] + 1 + length[2, m] + max(length[5, m], np.int32(0))
-    out, starts, sizes = np.empty(size, np.uint8), np.empty(n, np.int64), np.empty(n, np.int32)
-    pos = np.int64(0)
-    for i in range(n):
-        m, kind = message[i], account[i]
-        starts[i] = pos
-        if kind == _EXTERNAL and length[5, m] < 0:
-            kind = _UNSPECIFIED
-        pos = _put(out, pos, kinds.data, kinds.at[kind], kinds.len[kind])
-        if kind == _WALLET:
-            pos = _put(out, pos, data, at[1, m], length[1, m])
-            out[pos] = np.uint8(47)
-            pos = _put(out, pos + 1, data, at[2, m], length[2, m])
-        elif kind == _EXTERNAL:
-            pos = _put(out, pos, data, at[5, m], length[5, m])
-        sizes[i] = pos - starts[i]
-    return out, starts, sizes
-
-
 def transactions(batch: TransactionBatch, rows: np.ndarray, partition: np.ndarray | None = None) -> pa.RecordBatch:
     """`transactions` of OUTCOME rows; their `message` counts in `batch`. `partition` of each message, if `joined`."""
     message = np.ascontiguousarray(rows["message"])
@@ -389,7 +358,7 @@ def transactions(batch: TransactionBatch, rows: np.ndarray, partition: np.ndarra
         asset,
         decimals(batch.amount[message]),
         decimals(batch.fee[message]),
-        words(rows["failed"], _OUTCOMES),
+        words(rows["status"], _STATUSES),
         words(code, _CODES),
         decimals(decimal_column(rows, "total")),
         decimals(decimal_column(rows, "available")),
@@ -399,19 +368,38 @@ def transactions(batch: TransactionBatch, rows: np.ndarray, partition: np.ndarra
     )
 
 
-def ledger_entries(batch: TransactionBatch, rows: np.ndarray, partition: np.ndarray | None = None) -> pa.RecordBatch:
-    """`ledger_entries` of POSTING rows; their `message` counts in `batch`. `partition` of each message, if `joined`."""
+def ledger_entries(
+    batch: TransactionBatch, rows: np.ndarray, legs: Sequence[Leg], partition: np.ndarray | None = None
+) -> pa.RecordBatch:
+    """`ledger_entries` of POSTING rows, whose `message` counts in `batch`; `partition` of each message, if `joined`."""
     message = np.ascontiguousarray(rows["message"])
-    account = np.ascontiguousarray(rows["account"])
-    transaction, user, _, asset, _, _ = texts(batch.data, batch.text_at[:6], batch.text_len[:6], message)
+    transaction, user = texts(batch.data, batch.text_at[:2], batch.text_len[:2], message)
     return _batch(
         "ledger_entries",
         user,
         transaction,
-        text(Names(*_accounts(account, message, batch.data, batch.text_at, batch.text_len, _ACCOUNTS))),
-        asset,
+        strings([leg.account for leg in legs]),
+        strings([leg.asset for leg in legs]),
         decimals(decimal_column(rows, "amount")),
         integers(rows["entry"], np.int32),
+        times(batch.occurred_at[message]),
+        *_record_source(batch.records, message, partition),
+    )
+
+
+def balance_changes(
+    batch: TransactionBatch, rows: np.ndarray, names: Sequence[BalanceName], partition: np.ndarray | None = None
+) -> pa.RecordBatch:
+    """`balance_changes` of CHANGE rows, whose `message` counts in `batch`; `partition` of each message, if `joined`."""
+    message = np.ascontiguousarray(rows["message"])
+    (transaction,) = texts(batch.data, batch.text_at[:1], batch.text_len[:1], message)
+    return _batch(
+        "balance_changes",
+        strings([name.user_id for name in names]),
+        strings([name.wallet_id for name in names]),
+        strings([name.asset for name in names]),
+        transaction,
+        *(decimals(decimal_column(rows, column)) for column in ("total", "available", "locked")),
         times(batch.occurred_at[message]),
         *_record_source(batch.records, message, partition),
     )

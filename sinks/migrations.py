@@ -369,6 +369,58 @@ _BY_PLACE = tuple(
     view.replace("source_offset", "(source_partition, source_offset)") for view in (_POSITIONS, _BALANCES)
 )
 
+# Beside its own balance, which is in `transactions`, an event may move another one: of another wallet or asset.
+_BALANCE_CHANGES = f"""
+CREATE TABLE IF NOT EXISTS {{db}}.balance_changes
+(
+    user_id String,
+    wallet_id String,
+    asset LowCardinality(String),
+    transaction_id String,
+    total Decimal(38, 18),
+    available Decimal(38, 18),
+    locked Decimal(38, 18),
+    occurred_at DateTime64(6, 'UTC'),
+    {_SOURCE}
+)
+ENGINE = MergeTree ORDER BY (user_id, wallet_id, asset, source_offset) {_SETTINGS}
+"""
+
+_BALANCE_HISTORY = """
+CREATE OR REPLACE VIEW {db}.balance_history AS
+SELECT
+    user_id, wallet_id, asset, transaction_id, balance_total AS total, balance_available AS available,
+    balance_locked AS locked, occurred_at, source_topic, source_partition, source_offset
+FROM {db}.transactions
+UNION ALL
+SELECT
+    user_id, wallet_id, asset, transaction_id, total, available,
+    locked, occurred_at, source_topic, source_partition, source_offset
+FROM {db}.balance_changes
+"""
+
+_BALANCES_OF_ALL = """
+CREATE OR REPLACE VIEW {db}.balances AS
+SELECT
+    user_id,
+    wallet_id,
+    asset,
+    last.1 AS total,
+    last.2 AS available,
+    last.3 AS locked,
+    last.4 AS last_transaction_at
+FROM
+(
+    SELECT
+        user_id,
+        wallet_id,
+        asset,
+        argMax((total, available, locked, occurred_at), (source_partition, source_offset)) AS last
+    FROM {db}.balance_history
+    GROUP BY user_id, wallet_id, asset
+)
+"""
+
 MIGRATIONS = (
     Migration(
         1,
@@ -389,6 +441,7 @@ MIGRATIONS = (
         ),
     ),
     Migration(2, "the latest of each when partitions have been added", _BY_PLACE),
+    Migration(3, "balances that an event moves beside its own", (_BALANCE_CHANGES, _BALANCE_HISTORY, _BALANCES_OF_ALL)),
 )
 VERSION = MIGRATIONS[-1].version
 

@@ -175,6 +175,21 @@ _TABLES = (
         time="occurred_at",
     ),
     Table(
+        "balance_changes",
+        {
+            "user_id": "String",
+            "wallet_id": "String",
+            "asset": WORD,
+            "transaction_id": "String",
+            "total": DECIMAL,
+            "available": DECIMAL,
+            "locked": DECIMAL,
+            "occurred_at": TIME,
+            **SOURCE,
+        },
+        time="occurred_at",
+    ),
+    Table(
         "settlements",
         {
             "settlement_id": "String",
@@ -209,4 +224,4 @@ _TABLES = (
 )
 
 TABLES: dict[str, Table] = {table.name: table for table in _TABLES}
-VIEWS = ("positions", "portfolios", "balances", "open_alerts")
+VIEWS = ("positions", "portfolios", "balances", "balance_history", "open_alerts")

@@ -3,8 +3,9 @@
 The new number of partitions is a multiple of the old one. Then all that a new partition gets comes from one old
 partition, because a hash modulo the new number, modulo the old one, is the hash modulo the old one. On that rests:
 
-- Remembered ids are hashes that don't tell their user, so each new partition keeps all that its old one remembered:
-  more than it needs, and never less than the last ID_MEMORY of its own users'.
+- Remembered trade ids are hashes that don't tell their user, so each new partition keeps all that its old one
+  remembered: more than it needs, and never less than the last ID_MEMORY of its own users'. Wallet events follow their
+  balance.
 - The marks that a partition took, in the order in which it took them, are those that its users' figures come from.
 - The number of a user's (a symbol's) partition never falls: (partition, offset) still orders all of its messages.
 
@@ -104,12 +105,24 @@ def _account(rows: Rows, home: np.ndarray, number: int, is_new: bool) -> Rows:
     portfolio, made["portfolios"] = _kept(rows["portfolios"], home[rows["portfolios"]["user"]] == number)
     made["positions"] = _following(rows["positions"], "portfolio", portfolio)
     wallet, made["wallets"] = _kept(rows["wallets"], home[rows["wallets"]["user"]] == number)
-    made["balances"] = _following(rows["balances"], "wallet", wallet)
+    balance, made["balances"] = _kept(rows["balances"], wallet[rows["balances"]["wallet"]] >= 0)
+    made["balances"]["wallet"] = wallet[made["balances"]["wallet"]]
+    made["events"], made["heads"] = _events(rows, balance)
     made["marks"] = marks = rows["marks"].copy()
     moved = marks["cause_partition"] != home[marks["symbol"]]
     marks["cause_partition"][moved] = home[marks["symbol"][moved]]
     marks["cause_offset"][moved] = _NONE
     return _finished(made, is_new)
+
+
+def _events(rows: Rows, balance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Wallet events whose balances stay, and the heads: no row is free."""
+    kept = _following(rows["events"][rows["events"]["seen"] != 0], "balance", balance)
+    moved = kept["other"] >= 0
+    kept["other"][moved] = balance[kept["other"][moved]]
+    heads = rows["heads"].copy()
+    heads["free"] = 0
+    return kept, heads
 
 
 def _prices(rows: Rows, home: np.ndarray, number: int, is_new: bool) -> Rows:

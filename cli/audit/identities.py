@@ -7,14 +7,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from assetstream.models.messages import BOOKED_STATUS
 from assetstream.models.siphash import hash_bytes
 
 
-def hashes(ids: Iterable[Sequence[str]], topic: str) -> list[tuple[int, int]]:
-    """(lo, hi) of each id of `trades` (user, trade) or `transactions` (user, transaction, status: COMPLETED)."""
-    tail = struct.pack("<Q", BOOKED_STATUS.code) if topic == "transactions" else b""
-    return [_hash(b"".join(map(_words, each[:2])) + tail) for each in ids]
+def hashes(ids: Iterable[Sequence[str]]) -> list[tuple[int, int]]:
+    """(lo, hi) of each id: (user, trade) or (user, transaction)."""
+    return [_hash(b"".join(map(_words, each))) for each in ids]
 
 
 def _words(text: str) -> bytes:

@@ -36,10 +36,9 @@ GROUP BY source_topic, source_partition, source_offset, transaction_id, asset
 HAVING sum(amount) != 0
 """
 _BALANCES = """
-SELECT source_topic, source_partition, source_offset, toString(balance_total),
-    toString(balance_available + balance_locked)
-FROM transactions
-WHERE balance_total != balance_available + balance_locked
+SELECT source_topic, source_partition, source_offset, toString(total), toString(available + locked)
+FROM balance_history
+WHERE total != available + locked
 """
 _BOTH = """
 SELECT source_topic, source_partition, source_offset, table
@@ -72,7 +71,7 @@ def judge_tables(partitions: Partitions, tables: Tables, report: Report) -> None
     report.checked["Σ postings = 0"] += tables.count("ledger_entries")
     for topic, partition, offset, transaction, asset, total in tables.ask(_POSTINGS):
         report.add("Σ postings = 0", f"{topic}-{partition}@{offset} {transaction} {asset}", "0", total)
-    report.checked["total = available + locked"] += tables.count("transactions")
+    report.checked["total = available + locked"] += tables.count("balance_history")
     for topic, partition, offset, total, parts in tables.ask(_BALANCES):
         report.add("total = available + locked", f"{topic}-{partition}@{offset}", parts, total)
     for topic, partition, offset, table in tables.ask(_BOTH):
@@ -142,7 +141,7 @@ def compare_views(
         positions.update((key, _position(row)) for key, row in account.positions().items())
     _compare("view positions", positions, view, newer, report)
     view = _by_key(tables, "balances", ("user_id", "wallet_id", "asset"), BALANCE)
-    newer = _newer(tables, "transactions", ("user_id", "wallet_id", "asset"), applied)
+    newer = _newer(tables, "balance_history", ("user_id", "wallet_id", "asset"), applied)
     balances: dict[Key, Row] = {}
     for account in accounts.values():
         balances.update((key, balance(*amounts)) for key, amounts in account.balances().items())

@@ -6,7 +6,6 @@ Topics of a partition are taken one after the other, whole: what is compared her
 from __future__ import annotations
 
 import base64
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -31,6 +30,7 @@ from assetstream.models.reference import (
 )
 from assetstream.sinks.schema import TABLES
 from assetstream.streams import topics
+from assetstream.streams.batch_writer import partition_of
 from assetstream.streams.reading import Place, read
 from assetstream.streams.settings import Settings
 
@@ -104,6 +104,7 @@ class Against:
             self._outcomes(reference.outcomes, place, span)
             self._rows("transactions", [(_outcome_row(each),) for each in reference.outcomes], place, span)
             self._rows("ledger_entries", [_entries(each) for each in reference.outcomes], place, span)
+            self._rows("balance_changes", [(_change_row(each),) for each in reference.balance_changes], place, span)
 
     # -- topics
 
@@ -239,8 +240,9 @@ def feed(reference: Reference, name: str, records: Sequence[Message], skipped: s
 
 def forget(reference: Reference) -> None:
     """Have the reference forget what it noted for others; its state stays."""
-    for notes in (reference.fills, reference.prices_accepted, reference.outcomes, reference.dead_letters):
+    for notes in (reference.fills, reference.prices_accepted, reference.outcomes, reference.balance_changes):
         notes.clear()
+    reference.dead_letters.clear()
     reference.details.clear()
 
 
@@ -251,6 +253,10 @@ def _base64(data: Any) -> str | None:
 def _outcome_row(outcome: dict[str, Any]) -> dict[str, Any]:
     balance = {f"balance_{name}": value for name, value in outcome["balance"].items()}
     return {**outcome, **balance, "source_offset": outcome["cause"]["offset"]}
+
+
+def _change_row(change: dict[str, Any]) -> dict[str, Any]:
+    return {**change, "source_offset": change["cause"]["offset"]}
 
 
 def _entries(outcome: dict[str, Any]) -> Rows:
@@ -315,7 +321,7 @@ def rebuild_accounts(against: Against, family: range, found: Mapping[int, Accoun
     ends = {(name, number): offset + 1 for number in family for name, offset in found[number].applied.items()}
     before = against.partitions.counts[-1]
     for count, inputs in against.partitions.eras(family, topics.ACCOUNT_INPUTS, ends):
-        _copy_ids(reference, before, family, count)
+        _split(reference, before, family, count)
         for taken in inputs:
             for _ in against.take(reference, *taken):
                 pass
@@ -324,11 +330,11 @@ def rebuild_accounts(against: Against, family: range, found: Mapping[int, Accoun
         _same_account(against, reference, family, number, found[number])
 
 
-def _copy_ids(reference: Reference, before: int, family: range, count: int) -> None:
-    """A partition that was added begins with all ids of the one that it came of: whose they are, hashes don't say."""
-    for name in REMEMBERED:
-        for number in (each for each in family if before <= each < count):
-            reference._bodies[name, number] = reference._bodies.get((name, number % before), OrderedDict()).copy()
+def _split(reference: Reference, before: int, family: range, count: int) -> None:
+    """Partitions that were added take over what those that they came of remembered."""
+    for number in (each for each in family if each < before):
+        added = [each for each in family if before <= each < count and each % before == number]
+        reference.split(number, added, lambda user: partition_of(user.encode(), count))
 
 
 def _same_account(against: Against, reference: Reference, family: range, number: int, found: Account) -> None:
@@ -342,7 +348,7 @@ def _same_account(against: Against, reference: Reference, family: range, number:
     report.all_same("balances", here(reference.balances), balances, place)
     report.all_same("limits", here(_limits(reference)), found.limits(), place)
     for name in REMEMBERED:
-        _same_ids(report, name, number, [*reference._bodies.get((name, number), ())], found)
+        _same_ids(report, name, number, [*reference.remembered(name, number)], found)
     _same_levels(report, number, reference, here(reference.portfolios), found)
 
 
@@ -379,7 +385,7 @@ def _same_ids(report: Report, name: str, number: int, ids: Sequence[tuple[str, .
     check, where = f"remembered ids of {name}", f"account_changelog-{number}"
     seen = found.remembered(name)
     report.checked[check] += len(ids)
-    expected = dict(zip(hashes(ids, name), ids, strict=True))
+    expected = dict(zip(hashes(ids), ids, strict=True))
     there = list(zip(seen["id_lo"].tolist(), seen["id_hi"].tolist(), strict=True))
     if len(there) != len(expected):
         report.add(check, where, f"{len(expected)} ids", f"{len(there)} ids")

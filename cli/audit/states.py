@@ -272,8 +272,11 @@ class Account(_Rows):
         }
 
     def remembered(self, topic: str) -> np.ndarray:
-        """The remembered ids of `trades` or `transactions`: SEEN rows."""
-        return self.rows["trade_ids" if topic == "trades" else "transaction_ids"]
+        """The rows of remembered ids of `trades` or `transactions`: id_lo, id_hi and more."""
+        if topic == "trades":
+            return self.rows["trade_ids"]
+        events = self.rows["events"]
+        return events[events["seen"] != 0]  # all others are free
 
 
 def _amount(limbs: np.ndarray) -> int:

@@ -32,7 +32,8 @@ from assetstream.cli.repartition import StateWriter, state_producer
 from assetstream.cli.stack import EmbeddedStack
 from assetstream.models.decode import decode_trades
 from assetstream.models.fills import apply_trades
-from assetstream.models.rows import SEEN
+from assetstream.models.messages import TransactionStatus
+from assetstream.models.rows import EVENT, SEEN
 from assetstream.models.state import PERSISTED
 from assetstream.streams import topics
 from assetstream.streams.batch_writer import partition_of
@@ -42,6 +43,8 @@ from assetstream.streams.settings import Settings
 from assetstream.tables.repartition import Rows, anew
 
 PARTITIONS, SYMBOLS = 8, 100
+#: trade ids for each wallet event that is remembered
+EVENTS_SHARE = 8
 #: trades a second of each user who trades back and forth
 RATE = 10
 #: what each of them may hold, between nothing and what they buy
@@ -68,7 +71,10 @@ def run(stack: EmbeddedStack, positions: int, ids: int, kills: int, seconds: flo
         rows += _two_workers(made, kills, progress)
     finally:
         made.remove()
-    title = f"Recovery: {positions:,} positions, {ids:,} remembered ids in each of {2 * PARTITIONS} rings"
+    title = (
+        f"Recovery: {positions:,} positions; {ids:,} remembered trades and {ids // EVENTS_SHARE:,} wallet transactions "
+        f"in each of {PARTITIONS} partitions"
+    )
     note = (
         "One worker has all 8 partitions. Restore: the worker's own figure; start to ready: Python, kernels and the "
         f"group too. Killed: two workers with a data folder each, {kills} times; from kill -9 until every partition "
@@ -105,10 +111,14 @@ def _rows(settings: Settings, number: int, users: list[int], ids: int) -> Rows:
         state = apply_trades(state, decode_trades(records, core.SKEW_US)).state
     rows = {name: (table := getattr(state, name)).rows[: table.count[0]] for name in PERSISTED}
     random = np.random.default_rng(number)
-    for ring in ("trade_ids", "transaction_ids"):
-        rows[ring] = np.frombuffer(random.bytes(ids * SEEN.itemsize), SEEN)
+    rows["trade_ids"] = np.frombuffer(random.bytes(ids * SEEN.itemsize), SEEN)
+    rows["events"] = events = np.zeros(ids // EVENTS_SHARE, EVENT)
+    for limb in ("id_lo", "id_hi"):
+        events[limb] = random.integers(0, 1 << 64, len(events), np.uint64)
+    events["status"], events["seen"] = TransactionStatus.COMPLETED.code, 1 << TransactionStatus.COMPLETED.code
+    events["final"] = np.arange(len(events))
     rows["heads"] = rows["heads"].copy()
-    rows["heads"]["next"] = ids
+    rows["heads"]["next"] = ids, len(events)
     return rows
 
 

@@ -1,4 +1,7 @@
-"""The kernels against the plain reference model: any run of messages gives the same, digit for digit."""
+"""The kernels against the plain reference model: any run of messages gives the same, digit for digit.
+
+Wallets are in test_ledger.py.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,9 @@ from hypothesis import strategies as st
 from assetstream.models import decode
 from assetstream.models.decode import MarkBatch, PriceBatch
 from assetstream.models.fills import apply_trades
-from assetstream.models.ledger import apply_transactions
 from assetstream.models.limits import apply_limits
 from assetstream.models.marks import apply_marks
-from assetstream.models.outputs import INPUTS, Account, AlertType, Code, Level, Subject
+from assetstream.models.outputs import INPUTS, AlertType, Level, Subject
 from assetstream.models.prices import apply_prices
 from assetstream.models.records import Records, records_of
 from assetstream.models.reference import Reference, plain, timestamp
@@ -81,7 +83,6 @@ class Machine:
         self.prices = new_price_state()
         self.fills: list[dict[str, Any]] = []
         self.alerts: list[dict[str, Any]] = []
-        self.outcomes: list[dict[str, Any]] = []
 
     def feed(self, records: Records) -> list[str]:
         """Take records of one topic; -> what became of each."""
@@ -126,26 +127,6 @@ class Machine:
             self.state, taken, alerts = apply_marks(self.state, marks_of(batch, latest))
             assert not taken.any()
             self._add_alerts(alerts)
-        return verdict
-
-    def _transactions(self, batch: Any) -> np.ndarray:
-        self.state, verdict, outcomes, postings = apply_transactions(self.state, batch)
-        for row in outcomes:
-            m = row["message"]
-            wallet = self.state.wallets.rows[row["wallet"]]
-            own = f"wallet:{text(self.state, wallet['user'])}/{text(self.state, wallet['wallet'])}"
-            accounts = {Account.WALLET: own, Account.EXTERNAL: "external:unspecified", Account.FEES: "fees"}
-            legs = postings[postings["message"] == m]
-            assert list(legs["entry"]) == list(range(len(legs)))
-            self.outcomes.append(
-                {
-                    "offset": int(batch.records.offset[m]),
-                    "status": "FAILED" if row["failed"] else "COMPLETED",
-                    "code": None if row["code"] == Code.NONE else Code(row["code"]).name,
-                    "balance": {name: decimal(row, name) for name in ("total", "available", "locked")},
-                    "postings": [(accounts[leg["account"]], decimal(leg, "amount")) for leg in legs],
-                }
-            )
         return verdict
 
     def _add_alerts(self, alerts: np.ndarray) -> None:
@@ -236,11 +217,11 @@ class Machine:
         other = Machine(self.base_currency, self.id_memory)
         other.state = rebuild(copied(self.state, other.state, PERSISTED))
         other.prices = rebuild(copied(self.prices, other.prices, PRICE_PERSISTED))
-        other.fills, other.alerts, other.outcomes = list(self.fills), list(self.alerts), list(self.outcomes)
+        other.fills, other.alerts = list(self.fills), list(self.alerts)
         return other
 
 
-DECODERS = {"trades": "trades", "risk_limits": "limits", "prices": "prices", "transactions": "transactions"}
+DECODERS = {"trades": "trades", "risk_limits": "limits", "prices": "prices"}
 
 
 def copied(source: Any, target: Any, names: dict[str, np.dtype]) -> Any:
@@ -311,19 +292,6 @@ PRICES = st.fixed_dictionaries(
         "bid": st.none() | st.just("1"),
     }
 ).map(lambda m: {**m, "currency": m["currency"] or QUOTES.get(m["symbol"], m["symbol"][-3:])})
-TRANSACTIONS = st.fixed_dictionaries(
-    {
-        "transaction_id": st.integers(1, 12).map(str),
-        "user_id": st.sampled_from(USERS),
-        "wallet_id": st.sampled_from(["w1", "w2"]),
-        "type": st.sampled_from(["DEPOSIT", "DEPOSIT", "WITHDRAWAL", "FEE", "TRANSFER"]),
-        "status": st.sampled_from(["COMPLETED", "COMPLETED", "COMPLETED", "PENDING"]),
-        "asset": st.sampled_from(["USD", "BTC"]),
-        "amount": AMOUNTS,
-        "fee": st.sampled_from(["0", "0.01"]) | AMOUNTS,
-        "occurred_at": TIMES,
-    }
-)
 
 
 def keyed(topic: str, messages: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[Any]:
@@ -481,33 +449,6 @@ def test_batches_give_what_single_messages_give(market: list[Any]) -> None:
     assert batched.alerts == single.alerts
     assert batched.persisted() == single.persisted()
     assert batched.updates() == single.updates()
-
-
-@RUN
-@given(st.lists(keyed("transactions", TRANSACTIONS), max_size=40))
-def test_any_wallet_events_are_as_the_reference_has_them(events: list[Any]) -> None:
-    pair = Pair()
-    for event in events:
-        pair.feed(*event)
-    expected = [
-        {
-            "offset": outcome["cause"]["offset"],
-            "status": outcome["status"],
-            "code": outcome["code"],
-            "balance": outcome["balance"],
-            "postings": [(posting["account"], posting["amount"]) for posting in outcome["postings"]],
-        }
-        for outcome in pair.reference.outcomes
-    ]
-    assert pair.machine.outcomes == expected
-    state = pair.machine.state
-    balances = {}
-    for row in state.balances.rows[: state.balances.count[0]]:
-        wallet = state.wallets.rows[row["wallet"]]
-        key = tuple(text(state, number) for number in (wallet["user"], wallet["wallet"], row["asset"]))
-        balances[key] = decimal(row, "available")
-    assert balances == {key: balance["available"] for key, balance in pair.reference.balances.items()}
-    assert pair.machine.restored().persisted() == pair.machine.persisted()
 
 
 @RUN

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assetstream.models.encode import Names, cause_topics, encode_alerts, names_of
-from assetstream.models.outputs import ALERT, FILL, OUTCOME, POSTING, UPDATE
+from assetstream.models.outcomes import BalanceName, Leg
+from assetstream.models.outputs import ALERT, CHANGE, FILL, OUTCOME, POSTING, UPDATE
 from assetstream.models.records import records_of
 from assetstream.models.verdicts import Verdict
 from assetstream.sinks import batches
@@ -222,7 +223,7 @@ def wallet_events() -> SimpleNamespace:
 
 def test_transactions_are_outcomes_with_the_balance_after() -> None:
     rows = np.zeros(2, OUTCOME)
-    rows["message"], rows["failed"], rows["code"] = [0, 1], [0, 1], [0, 1]
+    rows["message"], rows["status"], rows["code"] = [0, 1], [2, 3], [0, 1]
     put(rows, "total", "99", "99")
     put(rows, "available", "90", "90")
     put(rows, "locked", "9", "9")
@@ -254,22 +255,33 @@ def test_transactions_are_outcomes_with_the_balance_after() -> None:
 
 
 def test_ledger_entries_name_their_accounts() -> None:
-    rows = np.zeros(5, POSTING)
-    rows["message"], rows["entry"], rows["account"] = [0, 0, 0, 1, 1], [0, 1, 2, 0, 1], [0, 1, 2, 0, 1]
-    put(rows, "amount", "99", "-100", "1", "-5", "5")
-    made = batches.ledger_entries(wallet_events(), rows)
+    rows = np.zeros(3, POSTING)
+    rows["message"], rows["entry"] = [0, 0, 1], [0, 1, 0]
+    put(rows, "amount", "99", "-99", "-5")
+    legs = [Leg("wallet:u/w", "USD"), Leg('external:"wïre"', "USD"), Leg("exchange", "BTC")]
+    made = batches.ledger_entries(wallet_events(), rows, legs)
     made.validate(full=True)
-    assert made["account"].to_pylist() == [
-        "wallet:u/w",
-        'external:"wire"',
-        "fees",
-        "wallet:u/w",
-        "external:unspecified",
-    ]
-    assert made["amount"].to_pylist() == [D(99), D(-100), D(1), D(-5), D(5)]
-    assert made["entry"].to_pylist() == [0, 1, 2, 0, 1]
-    assert made["transaction_id"].to_pylist() == ["d1"] * 3 + ["f1"] * 2
-    assert made["source_offset"].to_pylist() == [50] * 3 + [51] * 2
+    assert made["account"].to_pylist() == [leg.account for leg in legs]
+    assert made["asset"].to_pylist() == ["USD", "USD", "BTC"]
+    assert made["amount"].to_pylist() == [D(99), D(-99), D(-5)]
+    assert made["entry"].to_pylist() == [0, 1, 0]
+    assert made["transaction_id"].to_pylist() == ["d1", "d1", "f1"]
+    assert made["source_offset"].to_pylist() == [50, 50, 51]
+
+
+def test_balance_changes_name_whose_they_are() -> None:
+    rows = np.zeros(1, CHANGE)
+    rows["message"] = 1
+    put(rows, "total", "9")
+    put(rows, "available", "8")
+    put(rows, "locked", "1")
+    made = batches.balance_changes(wallet_events(), rows, [BalanceName("u", "x", "BTC")])
+    made.validate(full=True)
+    assert made.to_pylist() == [
+        {"user_id": "u", "wallet_id": "x", "asset": "BTC", "transaction_id": "f1", "total": D(9), "available": D(8),
+         "locked": D(1), "occurred_at": AT, "source_topic": "transactions", "source_partition": 1,
+         "source_offset": 51}
+    ]  # fmt: skip
 
 
 def test_dead_letters_keep_every_byte() -> None:

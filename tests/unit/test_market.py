@@ -12,6 +12,7 @@ from itertools import islice
 import pytest
 
 from assetstream.models.market import START, Message, market
+from assetstream.models.messages import TransactionStatus, TransactionType
 from assetstream.models.reference import Reference
 
 NOW_MS = int(START.timestamp() * 1000) + 30 * 86_400_000
@@ -48,7 +49,7 @@ def test_the_messages_do_not_change_between_machines_and_versions() -> None:
     """Change the digest when you mean to change the market: recorded runs depend on it."""
     assert (
         digest(list(islice(market(20, 12, 7, bad=0.1), 5_000)))
-        == "3e4e0f7d0cfbd90861fa0737da400871f80958a497c18c8a7d6dba5b89a17596"
+        == "090009d279ac0edd2c077c2c1ea6e2b852bcb33a9d0599b5b5070834b3835f4d"
     )
 
 
@@ -77,7 +78,10 @@ def test_there_is_something_to_see(clean: Reference) -> None:
     assert flips > 1000
     assert {position["currency"] for position in clean.positions.values()} == {"USD", "EUR", "GBP", "JPY"}
     assert all(clean.update(*key)["complete"] for key in clean.portfolios)
-    assert {outcome["code"] for outcome in clean.outcomes} == {None, "INSUFFICIENT_FUNDS"}
+    assert {outcome["code"] for outcome in clean.outcomes} == {None, "INSUFFICIENT_FUNDS", "ALREADY_REVERSED"}
+    assert {outcome["type"] for outcome in clean.outcomes} == set(TransactionType)
+    assert {outcome["status"] for outcome in clean.outcomes} == set(TransactionStatus)
+    assert any(balance["locked"] != "0" for balance in clean.balances.values())
     assert any(fill["fee"].startswith("-") for fill in clean.fills)
 
 
@@ -101,6 +105,7 @@ def test_bad_messages_are_of_every_kind(dirty: Reference) -> None:
         ("transactions", "duplicate"),
         ("transactions", "conflict"),
         ("transactions", "unsupported"),
+        ("transactions", "illegal_transition"),
         ("prices", "duplicate"),
         ("prices", "ignored"),
         ("prices", "currency_mismatch"),

@@ -263,15 +263,37 @@ def test_enums_are_exact() -> None:
     assert [member.code for member in AssetType] == [0, 1, 2, 3, 4]
 
 
-def test_unsupported_comes_after_invalid_and_before_out_of_range() -> None:
-    booked = {("DEPOSIT", "COMPLETED"), ("WITHDRAWAL", "COMPLETED"), ("FEE", "COMPLETED")}
+#: what a type of transaction can't do without
+NEEDED: dict[str, dict[str, Any]] = {
+    "TRANSFER": {"counterparty": {"user_id": "u1", "wallet_id": "x"}},
+    "CONVERSION": {"to_asset": "EUR", "rate": "0.9"},
+    "ADJUSTMENT": {"description": "counted again", "authorized_by": "bob"},
+    "REVERSAL": {"reverses": "t0"},
+}
+
+
+def test_every_type_with_every_status() -> None:
     for kind in codes(TransactionType):
         for status in codes(messages.TransactionStatus):
-            expected = Verdict.APPLIED if (kind, status) in booked else UNSUPPORTED
-            assert verdict("transactions", type=kind, status=status) == expected
-    assert verdict("transactions", type="HOLD", amount="1e30") == UNSUPPORTED
-    assert verdict("transactions", type="HOLD", amount="-1") == INVALID
-    assert verdict("transactions", type="HOLD", asset="") == INVALID
+            assert verdict("transactions", type=kind, status=status, **NEEDED.get(kind, {})) == Verdict.APPLIED
+    for kind, fields in NEEDED.items():
+        for name in fields.keys() - {"rate"}:
+            assert verdict("transactions", type=kind, **{**fields, name: None}) == INVALID
+    for name in ("description", "authorized_by"):
+        assert verdict("transactions", type="ADJUSTMENT", **{**NEEDED["ADJUSTMENT"], name: ""}) == INVALID
+
+
+def test_unsupported_comes_after_invalid_and_before_out_of_range() -> None:
+    unsupported: tuple[dict[str, Any], ...] = (
+        {"type": "HOLD", "expires_at": "2031-01-01T00:00:00Z"},
+        {"type": "CONVERSION", "to_asset": "EUR"},
+        {"type": "TRANSFER", "counterparty": {"user_id": "another", "wallet_id": "w"}},
+    )
+    for fields in unsupported:
+        assert verdict("transactions", **fields) == UNSUPPORTED
+        assert verdict("transactions", **fields, amount="1e30") == UNSUPPORTED
+        assert verdict("transactions", **fields, amount="-1") == INVALID
+        assert verdict("transactions", **fields, asset="") == INVALID
     assert verdict("transactions", amount="1e30") == OUT_OF_RANGE
 
 
@@ -284,11 +306,11 @@ def test_one_invalid_field_beats_another_out_of_range() -> None:
 
 
 def test_adjustments_may_be_negative_and_nothing_else() -> None:
-    assert verdict("transactions", type="ADJUSTMENT", amount="-1") == UNSUPPORTED
-    assert verdict("transactions", type="ADJUSTMENT", amount="0") == INVALID
+    assert verdict("transactions", type="ADJUSTMENT", amount="-1", **NEEDED["ADJUSTMENT"]) == Verdict.APPLIED
+    assert verdict("transactions", type="ADJUSTMENT", amount="0", **NEEDED["ADJUSTMENT"]) == INVALID
     for kind in set(codes(TransactionType)) - {"ADJUSTMENT"}:
-        assert verdict("transactions", type=kind, amount="-1") == INVALID
-        assert verdict("transactions", type=kind, amount="0") == INVALID
+        assert verdict("transactions", type=kind, amount="-1", **NEEDED.get(kind, {})) == INVALID
+        assert verdict("transactions", type=kind, amount="0", **NEEDED.get(kind, {})) == INVALID
 
 
 def test_counterparty() -> None:

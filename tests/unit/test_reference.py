@@ -47,6 +47,7 @@ class Desk:
 
     def __init__(self, **settings: Any) -> None:
         self.model = Reference(**settings)
+        self.told = 0
         self.offset = -1
 
     def send(self, topic: str, key: bytes | None = b"", value: bytes | None = None, **options: Any) -> str:
@@ -71,6 +72,35 @@ class Desk:
         found = [(a["alert_id"].removeprefix("u/p/"), *(a[name] for name in fields)) for a in self.model.alerts]
         self.model.alerts.clear()
         return found
+
+    def event(
+        self, identity: str, kind: str, amount: object, status: str = "COMPLETED", **fields: Any
+    ) -> str | tuple[Any, ...]:
+        """What became of a wallet event; of an applied one (status, code, available, locked) of its outcome."""
+        result = self.put("transactions", transaction_id=identity, type=kind, amount=amount, status=status, **fields)
+        if result != "applied":
+            return result
+        outcome = self.model.outcomes[-1]
+        balance = outcome["balance"]
+        return outcome["status"], outcome["code"], balance["available"], balance["locked"]
+
+    def postings(self) -> list[tuple[str, str, str]]:
+        """Those of the last outcome."""
+        return [tuple(posting.values()) for posting in self.model.outcomes[-1]["postings"]]  # type: ignore[misc]
+
+    def changes(self) -> list[tuple[str, ...]]:
+        """(wallet, asset, available, locked) since the last call: of each outcome, and of what changed beside it."""
+        names = ("wallet_id", "asset", "available", "locked")
+        found = []
+        for outcome in self.model.outcomes[self.told :]:
+            beside = [each for each in self.model.balance_changes if each["cause"] == outcome["cause"]]
+            found += [tuple(each[name] for name in names) for each in ({**outcome, **outcome["balance"]}, *beside)]
+        self.told = len(self.model.outcomes)
+        return found
+
+    def wallets(self) -> dict[tuple[str, str], tuple[str, str]]:
+        """(available, locked) of all balances of u."""
+        return {(w, a): (b["available"], b["locked"]) for (_, w, a), b in self.model.balances.items()}
 
     def position(self, symbol: str = "AAPL") -> tuple[str | None, ...]:
         names = ("quantity", "cost_basis", "average_price", "realized_pnl", "fees")
@@ -597,8 +627,8 @@ def test_the_first_reason_counts(desk: Desk) -> None:
     assert desk.put("trades", currency="EUR") == "conflict"
     assert desk.put("trades", trade_id="t2", currency="EUR") == "currency_mismatch"
     assert desk.put("trades", quantity="99999999999999999999") == "out_of_range"
-    assert desk.put("transactions", type="HOLD", amount="1e30") == "unsupported"
-    assert desk.put("transactions", status="PENDING") == "unsupported"
+    assert desk.put("transactions", type="HOLD", amount="1e30", expires_at=NOON) == "unsupported"
+    assert desk.put("transactions", type="HOLD", amount="1e30") == "out_of_range"
     assert desk.put("transactions", type="WITHDRAWAL", amount="6e19", fee="4e19") == "out_of_range"
     letter = desk.model.dead_letters[1]
     assert letter == {
@@ -719,3 +749,589 @@ def test_a_balance_that_reaches_the_bound_is_refused(desk: Desk) -> None:
     assert desk.put("transactions", amount="99999999999999999999") == "applied"
     assert desk.put("transactions", transaction_id="x2", amount="1") == "out_of_range"
     assert desk.put("transactions", transaction_id="x3", amount="1.5", fee="0.6") == "applied"
+
+
+DONE, FUNDS = ("COMPLETED", None), ("FAILED", "INSUFFICIENT_FUNDS")
+TO_W2 = {"counterparty": {"user_id": "u", "wallet_id": "w2"}}
+TO_ITSELF = {"counterparty": {"user_id": "u", "wallet_id": "w"}}
+TO_EUR = {"to_asset": "EUR", "rate": "0.5"}
+SIGNED = {"description": "d", "authorized_by": "a"}
+#: a good event of every type, that takes 10, or 11 with the fee
+EVENTS: dict[str, dict[str, Any]] = {
+    "DEPOSIT": {"fee": 1},
+    "WITHDRAWAL": {"fee": 1},
+    "TRANSFER": {"fee": 1, **TO_W2},
+    "CONVERSION": {"fee": 1, **TO_EUR},
+    "FEE": {"fee": 1},
+    "DIVIDEND": {"fee": 1},
+    "INTEREST": {"fee": 1},
+    "ADJUSTMENT": {"fee": 1, **SIGNED},
+    "HOLD": {"fee": 1},
+    "REVERSAL": {"fee": 1, "reverses": "0"},
+}
+OWN, OUTSIDE = "wallet:u/w", "external:unspecified"
+
+
+@pytest.fixture
+def funded(desk: Desk) -> Desk:
+    """100 USD in w, by deposit 0."""
+    assert desk.event("0", "DEPOSIT", 100) == (*DONE, "100", "0")
+    desk.changes()
+    return desk
+
+
+@pytest.mark.parametrize(
+    ("kind", "available", "postings", "changes"),
+    [
+        (
+            "DEPOSIT",
+            "109",
+            [(OWN, "USD", "9"), ("fees", "USD", "1"), (OUTSIDE, "USD", "-10")],
+            [("w", "USD", "109", "0")],
+        ),
+        (
+            "WITHDRAWAL",
+            "89",
+            [(OWN, "USD", "-11"), ("fees", "USD", "1"), (OUTSIDE, "USD", "10")],
+            [("w", "USD", "89", "0")],
+        ),
+        (
+            "TRANSFER",
+            "89",
+            [(OWN, "USD", "-11"), ("fees", "USD", "1"), ("wallet:u/w2", "USD", "10")],
+            [("w", "USD", "89", "0"), ("w2", "USD", "10", "0")],
+        ),
+        (
+            "CONVERSION",
+            "89",
+            [
+                (OWN, "USD", "-11"),
+                ("fees", "USD", "1"),
+                ("exchange", "USD", "10"),
+                (OWN, "EUR", "5"),
+                ("exchange", "EUR", "-5"),
+            ],
+            [("w", "USD", "89", "0"), ("w", "EUR", "5", "0")],
+        ),
+        ("FEE", "90", [(OWN, "USD", "-10"), ("fees", "USD", "10")], [("w", "USD", "90", "0")]),
+        ("DIVIDEND", "110", [(OWN, "USD", "10"), ("income", "USD", "-10")], [("w", "USD", "110", "0")]),
+        ("INTEREST", "110", [(OWN, "USD", "10"), ("income", "USD", "-10")], [("w", "USD", "110", "0")]),
+        ("ADJUSTMENT", "110", [(OWN, "USD", "10"), ("adjustments", "USD", "-10")], [("w", "USD", "110", "0")]),
+        ("HOLD", "100", [], [("w", "USD", "100", "0")]),
+    ],
+)
+def test_every_type_completed_and_then_reversed(
+    funded: Desk, kind: str, available: str, postings: list[Any], changes: list[Any]
+) -> None:
+    assert funded.event("1", kind, 10, **EVENTS[kind]) == (*DONE, available, "0")
+    assert funded.postings() == postings
+    assert funded.changes() == changes
+    # the fee comes back too; one of the reversal itself is not booked
+    assert funded.event("2", "REVERSAL", 10, reverses="1", fee=7) == (*DONE, "100", "0")
+    opposite = [(*leg, amount[1:] if amount.startswith("-") else f"-{amount}") for *leg, amount in postings]
+    assert funded.postings() == opposite
+    other = {"TRANSFER": [("w2", "USD", "0", "0")], "CONVERSION": [("w", "EUR", "0", "0")]}
+    assert funded.changes() == [("w", "USD", "100", "0"), *other.get(kind, [])]
+    assert funded.event("3", "REVERSAL", 10, reverses="1") == ("FAILED", "ALREADY_REVERSED", "100", "0")
+    assert funded.event("4", "REVERSAL", 10, reverses="2") == ("FAILED", "UNKNOWN_REFERENCE", "100", "0")
+
+
+def test_what_an_outcome_and_a_balance_change_say(funded: Desk) -> None:
+    funded.event("1", "TRANSFER", 10, "PENDING", **TO_W2, fee="0.5")
+    cause = {"topic": "transactions", "partition": 3, "offset": 1}
+    outcome = funded.model.outcomes[-1]
+    assert outcome == {
+        "transaction_id": "1",
+        "user_id": "u",
+        "wallet_id": "w",
+        "type": "TRANSFER",
+        "asset": "USD",
+        "amount": "10",
+        "fee": "0.5",
+        "status": "PENDING",
+        "code": None,
+        "balance": {"total": "100", "available": "89.5", "locked": "10.5"},
+        "postings": [],
+        "occurred_at": "2026-03-02T12:00:00.000000Z",
+        "cause": cause,
+    }
+    assert funded.model.balance_changes == []
+    funded.event("1", "TRANSFER", 10, **TO_W2, fee="0.5")
+    cause["offset"] = 2
+    assert funded.model.balance_changes == [
+        {
+            "user_id": "u",
+            "wallet_id": "w2",
+            "asset": "USD",
+            "total": "10",
+            "available": "10",
+            "locked": "0",
+            "transaction_id": "1",
+            "occurred_at": "2026-03-02T12:00:00.000000Z",
+            "cause": cause,
+        }
+    ]
+
+
+@pytest.mark.parametrize(("kind", "locked"), [("WITHDRAWAL", 11), ("TRANSFER", 11), ("CONVERSION", 11), ("HOLD", 10)])
+@pytest.mark.parametrize("end", ["COMPLETED", "FAILED", "CANCELLED"])
+@pytest.mark.parametrize("before", [("PENDING",), ("PROCESSING",), ("PENDING", "PROCESSING")])
+def test_what_locks(funded: Desk, kind: str, locked: int, end: str, before: tuple[str, ...]) -> None:
+    for status in before:
+        assert funded.event("1", kind, 10, status, **EVENTS[kind]) == (status, None, str(100 - locked), str(locked))
+        assert funded.postings() == []
+    spent = 11 if end == "COMPLETED" and kind != "HOLD" else 0
+    assert funded.event("1", kind, 10, end, **EVENTS[kind]) == (end, None, str(100 - spent), "0")
+    assert len(funded.postings()) == {"WITHDRAWAL": 3, "TRANSFER": 3, "CONVERSION": 5}.get(kind if spent else "", 0)
+    assert (("w2", "USD") in funded.wallets()) == (kind == "TRANSFER" and end == "COMPLETED")
+    assert (("w", "EUR") in funded.wallets()) == (kind == "CONVERSION" and end == "COMPLETED")
+
+
+@pytest.mark.parametrize("kind", ["DEPOSIT", "FEE", "DIVIDEND", "INTEREST", "ADJUSTMENT", "REVERSAL"])
+def test_what_locks_nothing(funded: Desk, kind: str) -> None:
+    for amount, final in ((1000, "FAILED"), (1000, "CANCELLED")):
+        for status in ("PENDING", "PROCESSING", final):
+            expected = (status, None, "100", "0")
+            assert funded.event(final, kind, amount, status, **EVENTS[kind]) == expected
+            assert (funded.postings(), funded.changes()) == ([], [("w", "USD", "100", "0")])
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+@pytest.mark.parametrize("status", ["FAILED", "CANCELLED"])
+def test_what_was_never_pending_and_fails_moves_nothing(funded: Desk, kind: str, status: str) -> None:
+    assert funded.event("1", kind, 10, status, **EVENTS[kind]) == (status, None, "100", "0")
+    assert (funded.postings(), funded.changes()) == ([], [("w", "USD", "100", "0")])
+    assert funded.event("2", "REVERSAL", 10, reverses="1") == ("FAILED", "UNKNOWN_REFERENCE", "100", "0")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "amount"),
+    [
+        *(
+            (kind, status, "99.1")
+            for kind in ("WITHDRAWAL", "TRANSFER", "CONVERSION")
+            for status in ("PENDING", "COMPLETED")
+        ),
+        ("HOLD", "PROCESSING", "100.1"),
+        ("FEE", "COMPLETED", "100.1"),
+        ("ADJUSTMENT", "COMPLETED", "-100.1"),
+    ],
+)
+def test_more_than_there_is_is_refused_for_good(funded: Desk, kind: str, status: str, amount: str) -> None:
+    fields = EVENTS[kind]
+    assert funded.event("1", kind, amount, status, **fields) == (*FUNDS, "100", "0")
+    assert (funded.postings(), funded.changes()) == ([], [("w", "USD", "100", "0")])
+    funded.event("2", "DEPOSIT", 900)
+    assert funded.event("1", kind, amount, status, **fields) == "duplicate"
+    assert funded.event("1", kind, amount, "FAILED", **fields) == "illegal_transition"
+    assert funded.event("1", kind, amount, status, **{**fields, "description": "other"}) == "conflict"
+    if status != "COMPLETED":
+        assert funded.event("1", kind, amount, "COMPLETED", **fields) == "illegal_transition"
+    reversal = {"reverses": "1"}
+    amount = amount.lstrip("-")
+    assert funded.event("3", "REVERSAL", amount, **reversal) == ("FAILED", "UNKNOWN_REFERENCE", "1000", "0")
+    assert funded.wallets() == {("w", "USD"): ("1000", "0")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "amount"),
+    [("WITHDRAWAL", "99"), ("TRANSFER", "99"), ("CONVERSION", "99"), ("FEE", "100"), ("ADJUSTMENT", "-100")],
+)
+def test_all_there_is_can_be_taken(funded: Desk, kind: str, amount: str) -> None:
+    assert funded.event("1", kind, amount, **EVENTS[kind]) == (*DONE, "0", "0")
+
+
+def test_what_is_locked_is_not_available_but_its_own_transaction_takes_it(funded: Desk) -> None:
+    assert funded.event("1", "WITHDRAWAL", 60, "PENDING") == ("PENDING", None, "40", "60")
+    assert funded.event("2", "FEE", 41) == (*FUNDS, "40", "60")
+    assert funded.event("3", "HOLD", 40, "PROCESSING") == ("PROCESSING", None, "0", "100")
+    assert funded.event("1", "WITHDRAWAL", 60) == (*DONE, "0", "40")
+    assert funded.event("3", "HOLD", 40, "CANCELLED") == ("CANCELLED", None, "40", "0")
+
+
+def test_an_adjustment_goes_both_ways_and_back(funded: Desk) -> None:
+    assert funded.event("1", "ADJUSTMENT", -30, **SIGNED) == (*DONE, "70", "0")
+    assert funded.postings() == [(OWN, "USD", "-30"), ("adjustments", "USD", "30")]
+    assert funded.event("2", "REVERSAL", 30, reverses="1") == (*DONE, "100", "0")
+    assert funded.postings() == [(OWN, "USD", "30"), ("adjustments", "USD", "-30")]
+
+
+def test_a_transfer_to_itself_is_booked_literally(funded: Desk) -> None:
+    assert funded.event("1", "TRANSFER", "99.5", **TO_ITSELF, fee="0.5") == (*DONE, "99.5", "0")
+    postings = [(OWN, "USD", "-100"), ("fees", "USD", "0.5"), (OWN, "USD", "99.5")]
+    assert (funded.postings(), funded.changes()) == (postings, [("w", "USD", "99.5", "0")])
+    assert funded.event("2", "TRANSFER", "99.5", **TO_ITSELF, fee="0.5") == (*FUNDS, "99.5", "0")
+    assert funded.event("3", "TRANSFER", 90, "PENDING", **TO_ITSELF, fee=1) == ("PENDING", None, "8.5", "91")
+    assert funded.event("3", "TRANSFER", 90, **TO_ITSELF, fee=1) == (*DONE, "98.5", "0")
+    assert funded.event("4", "REVERSAL", 90, reverses="3") == (*DONE, "99.5", "0")
+    assert funded.postings() == [(OWN, "USD", "91"), ("fees", "USD", "-1"), (OWN, "USD", "-90")]
+
+
+def test_a_conversion_into_the_same_asset_is_booked_literally(funded: Desk) -> None:
+    fields = {"to_asset": "USD", "rate": "1.5", "fee": 1}
+    assert funded.event("1", "CONVERSION", 50, **fields) == (*DONE, "124", "0")
+    assert funded.postings() == [
+        (OWN, "USD", "-51"),
+        ("fees", "USD", "1"),
+        ("exchange", "USD", "50"),
+        (OWN, "USD", "75"),
+        ("exchange", "USD", "-75"),
+    ]
+    assert funded.changes() == [("w", "USD", "124", "0")]
+    assert funded.event("2", "REVERSAL", 50, reverses="1") == (*DONE, "100", "0")
+
+
+@pytest.mark.parametrize(
+    ("amount", "rate", "arrives"),
+    [
+        ("0.000000000000000001", "0.5", None),  # half of the last digit goes to the even side, 0
+        ("0.000000000000000003", "0.5", "0.000000000000000002"),
+        ("0.000000000000000005", "0.5", "0.000000000000000002"),
+        ("0.000000000000000001", "0.500000000000000001", "0.000000000000000001"),
+        ("10", "0.333333333333333333", "3.33333333333333333"),
+        ("3", "1.25", "3.75"),
+    ],
+)
+def test_what_arrives_is_rounded_once_half_to_even(funded: Desk, amount: str, rate: str, arrives: str | None) -> None:
+    funded.event("1", "CONVERSION", amount, to_asset="EUR", rate=rate)
+    legs = [(OWN, "EUR", arrives), ("exchange", "EUR", f"-{arrives}")] if arrives else []
+    assert funded.postings() == [(OWN, "USD", f"-{amount}"), ("exchange", "USD", amount), *legs]
+    assert [change[1] for change in funded.changes()] == (["USD", "EUR"] if arrives else ["USD"])
+    assert funded.wallets().get(("w", "EUR")) == ((arrives, "0") if arrives else None)
+    assert funded.event("2", "REVERSAL", amount, reverses="1") == (*DONE, "100", "0")
+    assert len(funded.postings()) == 2 + len(legs)
+
+
+def test_a_deposit_that_is_all_fee_and_back(funded: Desk) -> None:
+    assert funded.event("1", "DEPOSIT", 5, fee=5) == (*DONE, "100", "0")
+    assert funded.postings() == [("fees", "USD", "5"), (OUTSIDE, "USD", "-5")]
+    assert funded.event("2", "REVERSAL", 5, reverses="1") == (*DONE, "100", "0")
+    assert funded.postings() == [("fees", "USD", "-5"), (OUTSIDE, "USD", "5")]
+
+
+def test_payment_methods(funded: Desk) -> None:
+    assert funded.event("1", "DEPOSIT", 1, "PENDING", payment_method="wire")[0] == "PENDING"
+    for number, (given, account) in enumerate((("", "external:"), ("ä b", "external:ä b"), (None, OUTSIDE))):
+        funded.event(f"d{number}", "DEPOSIT", 1, payment_method=given)
+        assert funded.postings()[-1] == (account, "USD", "-1")
+        funded.event(f"r{number}", "REVERSAL", 1, reverses=f"d{number}", payment_method="other")
+        assert funded.postings()[-1] == (account, "USD", "1")
+    funded.event("1", "DEPOSIT", 1, payment_method="card")  # it is no term: that of COMPLETED counts
+    assert funded.postings()[-1] == ("external:card", "USD", "-1")
+    funded.event("2", "REVERSAL", 1, reverses="1")
+    assert funded.postings()[-1] == ("external:card", "USD", "1")
+
+
+# -------------------------------------------------------------------------------------- reversals
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"reverses": "x"}, "UNKNOWN_REFERENCE"),
+        ({"reverses": "r"}, "UNKNOWN_REFERENCE"),  # itself
+        ({"reverses": "pending"}, "UNKNOWN_REFERENCE"),
+        ({"reverses": "failed"}, "UNKNOWN_REFERENCE"),
+        ({"reverses": "refused"}, "UNKNOWN_REFERENCE"),
+        ({"reverses": "reversal"}, "UNKNOWN_REFERENCE"),
+        ({"reverses": "reversed"}, "ALREADY_REVERSED"),
+        ({"reverses": "reversed", "amount": 1}, "ALREADY_REVERSED"),
+        ({"amount": 99}, "NOT_ALLOWED"),
+        ({"asset": "EUR"}, "NOT_ALLOWED"),
+        ({"wallet_id": "w2"}, "NOT_ALLOWED"),
+        ({"user_id": "v"}, "UNKNOWN_REFERENCE"),
+    ],
+)
+def test_what_can_not_be_reversed(funded: Desk, fields: dict[str, Any], code: str) -> None:
+    funded.event("pending", "DEPOSIT", 100, "PENDING")
+    funded.event("failed", "DEPOSIT", 100, "FAILED")
+    funded.event("refused", "FEE", 100.5)
+    funded.event("reversed", "DEPOSIT", 2)
+    funded.event("reversal", "REVERSAL", 2, reverses="reversed")
+    # every reason speaks against one that has another before it
+    funded.event("spent", "WITHDRAWAL", 100)
+    event = {"amount": 100, "reverses": "0", **fields}
+    where = (event.get("user_id", "u"), event.get("wallet_id", "w"), event.get("asset", "USD"))
+    assert funded.event("r", "REVERSAL", event.pop("amount"), **event) == ("FAILED", code, "0", "0")
+    assert funded.postings() == []
+    assert funded.model.balances[where] == {"total": "0", "available": "0", "locked": "0"}  # opened, too
+    assert funded.event("r2", "REVERSAL", 100, reverses="0") == (*FUNDS, "0", "0")
+
+
+def test_a_refused_reversal_is_final_and_another_may_try_again(funded: Desk) -> None:
+    funded.event("1", "WITHDRAWAL", 30)
+    assert funded.event("2", "REVERSAL", 100, reverses="0") == (*FUNDS, "70", "0")
+    funded.event("3", "DEPOSIT", 30)
+    assert funded.event("2", "REVERSAL", 100, reverses="0") == "duplicate"
+    assert funded.event("2", "REVERSAL", 100, "CANCELLED", reverses="0") == "illegal_transition"
+    assert funded.event("4", "REVERSAL", 100, "PENDING", reverses="0") == ("PENDING", None, "100", "0")
+    assert funded.event("4", "REVERSAL", 100, reverses="0") == (*DONE, "0", "0")
+    assert funded.event("5", "REVERSAL", 100, reverses="0") == ("FAILED", "ALREADY_REVERSED", "0", "0")
+
+
+def test_a_reversal_takes_from_the_other_balance_too_or_moves_nothing(funded: Desk) -> None:
+    funded.event("1", "TRANSFER", 10, **TO_W2, fee=1)
+    funded.event("2", "HOLD", "0.5", "PENDING", wallet_id="w2")
+    assert funded.event("3", "REVERSAL", 10, reverses="1") == (*FUNDS, "89", "0")
+    assert funded.wallets() == {("w", "USD"): ("89", "0"), ("w2", "USD"): ("9.5", "0.5")}
+    funded.event("4", "CONVERSION", 10, **TO_EUR)
+    funded.event("5", "FEE", 1, asset="EUR")
+    assert funded.event("6", "REVERSAL", 10, reverses="4") == (*FUNDS, "79", "0")
+    assert funded.wallets()["w", "EUR"] == ("4", "0")
+
+
+# ----------------------------------------------------------------------- statuses and repetitions
+
+
+STATUSES = ("PENDING", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED")
+
+
+@pytest.mark.parametrize("before", STATUSES)
+@pytest.mark.parametrize("after", STATUSES)
+@pytest.mark.parametrize("kind", ["DEPOSIT", "WITHDRAWAL"])
+def test_a_status_comes_after_the_one_before(funded: Desk, kind: str, before: str, after: str) -> None:
+    steps = {"PENDING": 1, "PROCESSING": 2}
+    assert funded.event("1", kind, 10, before)[0] == before
+    balance = funded.wallets()
+    result = funded.event("1", kind, 10, after)
+    if before == after:
+        assert result == "duplicate"
+    elif steps.get(after, 3) <= steps.get(before, 3):
+        assert result == "illegal_transition"
+        assert funded.wallets() == balance
+    else:
+        assert result[0] == after
+
+
+def test_a_repeat_is_a_duplicate_however_far_the_transaction_has_come(funded: Desk) -> None:
+    for status in ("PENDING", "PROCESSING", "COMPLETED"):
+        funded.event("1", "WITHDRAWAL", 10, status, description=status)
+    for status in ("PENDING", "PROCESSING", "COMPLETED"):
+        assert funded.event("1", "WITHDRAWAL", "10.0", status, description=status) == "duplicate"
+        assert funded.event("1", "WITHDRAWAL", 10, status) == "conflict"
+    assert funded.event("1", "WITHDRAWAL", 10, "FAILED") == "illegal_transition"
+    assert funded.wallets() == {("w", "USD"): ("90", "0")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("TRANSFER", {"wallet_id": "w3"}),
+        ("TRANSFER", {"type": "WITHDRAWAL"}),
+        ("TRANSFER", {"asset": "EUR"}),
+        ("TRANSFER", {"amount": 11}),
+        ("TRANSFER", {"fee": 2}),
+        ("TRANSFER", TO_ITSELF),
+        ("CONVERSION", {"to_asset": "CHF"}),
+        ("CONVERSION", {"rate": "0.51"}),
+        ("REVERSAL", {"reverses": "1"}),
+        ("DEPOSIT", TO_W2),  # they mean nothing to a deposit, but they are terms
+        ("DEPOSIT", {"to_asset": "EUR"}),
+        ("DEPOSIT", {"rate": 2}),
+        ("DEPOSIT", {"reverses": "0"}),
+    ],
+)
+def test_another_status_must_have_the_same_terms(funded: Desk, kind: str, fields: dict[str, Any]) -> None:
+    event = {"status": "PENDING", "type": kind, "amount": 10, **EVENTS[kind]}
+    assert funded.put("transactions", **event) == "applied"
+    before = funded.wallets()
+    assert funded.put("transactions", **{**event, "status": "PROCESSING", **fields}) == "conflict"
+    assert funded.wallets() == before
+    free = {"occurred_at": "2026-03-01T00:00:00Z", "external_id": "e", "payment_method": "p", "metadata": {"a": "b"}}
+    free = {**free, "description": "other", "authorized_by": "other"}
+    assert funded.put("transactions", **{**event, "status": "PROCESSING", **free}) == "applied"
+    assert funded.put("transactions", **{**event, "status": "CANCELLED", **fields}) == "conflict"
+    assert funded.put("transactions", **{**event, "status": "CANCELLED"}) == "applied"
+    assert funded.put("transactions", **{**event, "status": "FAILED", **fields}) == "conflict"
+    assert funded.put("transactions", **{**event, "status": "FAILED"}) == "illegal_transition"
+
+
+def test_terms_are_compared_by_value(funded: Desk) -> None:
+    assert funded.event("1", "CONVERSION", "10", "PENDING", to_asset="EUR", rate="0.5", fee=None) != "conflict"
+    assert funded.event("1", "CONVERSION", 10.0, to_asset="EUR", rate="5e-1", fee="0.0") == (*DONE, "90", "0")
+
+
+# ------------------------------------------------------------------------------- what is rejected
+
+
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize(
+    ("kind", "fields", "reason", "field"),
+    [
+        ("TRANSFER", {"counterparty": None}, "invalid", "counterparty"),
+        ("CONVERSION", {"to_asset": None}, "invalid", "to_asset"),
+        ("CONVERSION", {"to_asset": None, "rate": None}, "invalid", "to_asset"),
+        ("CONVERSION", {"rate": 0}, "invalid", "rate"),
+        ("REVERSAL", {"reverses": None}, "invalid", "reverses"),
+        ("ADJUSTMENT", {"description": None}, "invalid", "description"),
+        ("ADJUSTMENT", {"description": ""}, "invalid", "description"),
+        ("ADJUSTMENT", {"authorized_by": None}, "invalid", "authorized_by"),
+        ("ADJUSTMENT", {"authorized_by": ""}, "invalid", "authorized_by"),
+        ("ADJUSTMENT", {"amount": 0}, "invalid", "amount"),
+        *(
+            (kind, {"amount": amount}, "invalid", "amount")
+            for kind in EVENTS
+            for amount in (0, -1)
+            if kind != "ADJUSTMENT"
+        ),
+        *((kind, {"fee": -1}, "invalid", "fee") for kind in EVENTS),
+        ("DEPOSIT", {"fee": 11}, "invalid", "fee"),
+        ("TRANSFER", {"counterparty": {"user_id": "v", "wallet_id": "w"}}, "unsupported", "counterparty"),
+        ("HOLD", {"expires_at": NOON}, "unsupported", "expires_at"),
+        ("CONVERSION", {"rate": None}, "unsupported", "rate"),
+        ("CONVERSION", {"rate": None, "amount": "1e20"}, "unsupported", "rate"),
+        *((kind, {"amount": "1e20"}, "out_of_range", "amount") for kind in EVENTS),
+        ("WITHDRAWAL", {"amount": "6e19", "fee": "4e19"}, "out_of_range", "amount"),
+        ("TRANSFER", {"amount": "6e19", "fee": "4e19"}, "out_of_range", "amount"),
+        ("CONVERSION", {"amount": "6e19", "fee": "4e19", "rate": "1e-9"}, "out_of_range", "amount"),
+        ("CONVERSION", {"amount": "1e10", "rate": "1e10"}, "out_of_range", "rate"),
+        (
+            "CONVERSION",
+            {"amount": "99999999999999999999", "fee": 0, "rate": "1.000000000000000001"},
+            "out_of_range",
+            "rate",
+        ),
+    ],
+)
+def test_rejections_that_need_no_state(
+    funded: Desk, kind: str, fields: dict[str, Any], reason: str, field: str, status: str
+) -> None:
+    event = {"transaction_id": "0", "type": kind, "status": status, "amount": 10, **EVENTS[kind], **fields}
+    before = funded.wallets()
+    # they go before a wrong key, and before what is known of the transaction
+    assert funded.send("transactions", b"v", json.dumps({**TRANSACTION, **event}).encode()) == reason
+    assert funded.model.details["transactions-3-1"].startswith(f"{field}:")
+    assert (funded.wallets(), len(funded.model.outcomes), funded.changes()) == (before, 1, [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("DEPOSIT", {"amount": "6e19", "fee": "4e19"}),
+        ("DIVIDEND", {"amount": "6e19", "fee": "4e19"}),
+        ("ADJUSTMENT", {"description": " ", "authorized_by": " "}),
+        ("DEPOSIT", {"expires_at": NOON}),
+        ("DEPOSIT", {"counterparty": {"user_id": "v", "wallet_id": "w"}}),
+        ("CONVERSION", {"amount": "1e10", "rate": "9999999999.999999999999999999", "fee": 0, "status": "CANCELLED"}),
+        ("WITHDRAWAL", {"amount": "6e19", "fee": "3e19", "status": "FAILED"}),
+    ],
+)
+def test_what_is_not_rejected(desk: Desk, kind: str, fields: dict[str, Any]) -> None:
+    assert desk.put("transactions", **{"type": kind, "amount": 10, **EVENTS[kind], **fields}) == "applied"
+
+
+def test_a_credit_that_makes_a_balance_too_large(desk: Desk) -> None:
+    most = "99999999999999999999.999999999999999999"
+    assert desk.event("0", "DEPOSIT", most) == (*DONE, most, "0")
+    tiny = "0.000000000000000001"
+    for kind in ("DEPOSIT", "DIVIDEND", "INTEREST", "ADJUSTMENT"):
+        assert desk.event("1", kind, tiny, **SIGNED) == "out_of_range"
+        assert desk.event("1", kind, tiny, "PENDING", **SIGNED)[0] == "PENDING"  # only COMPLETED credits
+        assert desk.event("1", kind, tiny, **SIGNED) == "out_of_range"
+        assert desk.event("1", kind, "1.5", **SIGNED) == "out_of_range"  # before conflict
+        assert desk.event("1", kind, tiny, "CANCELLED", **SIGNED)[0] == "CANCELLED"
+        assert desk.event("1", kind, tiny, **SIGNED) == "out_of_range"  # before illegal_transition
+        desk = Desk()
+        desk.event("0", "DEPOSIT", most)
+    assert desk.event("0", "DEPOSIT", most) == "duplicate"  # before out_of_range
+    # locked counts: what is available is only 1 less than half of it
+    assert desk.event("2", "HOLD", "5e19", "PENDING")[0] == "PENDING"
+    assert desk.event("3", "DEPOSIT", tiny) == "out_of_range"
+    assert desk.event("4", "TRANSFER", 1, **TO_ITSELF)[:2] == DONE  # the debit comes first
+    assert desk.event("5", "WITHDRAWAL", "5e19") == (*FUNDS, "49999999999999999999.999999999999999999", "5" + "0" * 19)
+    assert desk.event("6", "TRANSFER", 1, **TO_W2)[:2] == DONE
+    assert desk.event("7", "DEPOSIT", 1)[:2] == DONE
+    assert desk.event("8", "REVERSAL", 1, reverses="6") == "out_of_range"  # before it takes from w2
+    assert desk.event("9", "FEE", 1, wallet_id="w2")[:2] == DONE
+    assert desk.event("8", "REVERSAL", 1, reverses="6")[:2] == FUNDS  # a refusal moves nothing
+    assert desk.wallets()["w2", "USD"] == ("0", "0")
+
+
+def test_the_other_balance_may_become_too_large(desk: Desk) -> None:
+    desk.event("0", "DEPOSIT", "99999999999999999999", wallet_id="w2")
+    desk.event("1", "DEPOSIT", 100)
+    assert desk.event("2", "TRANSFER", 1, "PENDING", **TO_W2) == ("PENDING", None, "99", "1")
+    assert desk.event("2", "TRANSFER", 1, **TO_W2) == "out_of_range"
+    assert desk.event("3", "TRANSFER", 101, **TO_W2) == (*FUNDS, "99", "1")
+    assert desk.event("4", "FEE", 1, wallet_id="w2")[:2] == DONE
+    assert desk.event("2", "TRANSFER", 1, **TO_W2) == (*DONE, "99", "0")
+    desk.event("5", "DEPOSIT", "99999999999999999999", asset="EUR")
+    assert desk.event("6", "CONVERSION", 2, **TO_EUR) == "out_of_range"
+    assert desk.event("6", "CONVERSION", "1.9", **TO_EUR) == (*DONE, "97.1", "0")
+
+
+def test_a_lock_serves_only_what_locked_it(desk: Desk) -> None:
+    """What would be a conflict is looked at as if it were accepted: its credit is out of range, or it isn't."""
+    desk.event("1", "DEPOSIT", "5e19")
+    desk.event("2", "HOLD", 1, "PENDING")
+    assert desk.event("2", "DEPOSIT", "4e19") == "conflict"
+    assert desk.event("2", "DEPOSIT", "5e19") == "out_of_range"
+    desk.event("0", "DEPOSIT", "5e19", wallet_id="w2")
+    # it has a lock, so its debit is not refused, so its credit counts
+    assert desk.event("2", "TRANSFER", "6e19", **TO_W2) == "out_of_range"
+    assert desk.event("3", "TRANSFER", "6e19", **TO_W2)[:2] == FUNDS
+
+
+# ------------------------------------------------------------------------------ what is remembered
+
+
+def test_any_accepted_event_opens_its_balance(desk: Desk) -> None:
+    assert desk.event("1", "TRANSFER", 1, **TO_W2) == (*FUNDS, "0", "0")
+    assert desk.event("2", "CONVERSION", 1, "CANCELLED", **TO_EUR, asset="CHF")[0] == "CANCELLED"
+    assert desk.event("3", "DEPOSIT", "1e20", asset="GBP") == "out_of_range"
+    assert desk.wallets() == {("w", "USD"): ("0", "0"), ("w", "CHF"): ("0", "0")}
+    assert desk.changes() == [("w", "USD", "0", "0"), ("w", "CHF", "0", "0")]
+
+
+def test_what_is_remembered_is_open_or_became_final_last() -> None:
+    desk = Desk(id_memory=2)
+
+    def ids() -> set[str]:
+        return {identity for _, identity in desk.model.remembered("transactions", 3)}
+
+    desk.event("a", "DEPOSIT", 9)
+    desk.event("P", "HOLD", 1, "PENDING")
+    desk.event("b", "DEPOSIT", 1)
+    assert ids() == set("aPb")
+    desk.event("c", "DEPOSIT", 1)
+    assert ids() == set("Pbc")
+    desk.event("Q", "HOLD", 1, "PROCESSING")
+    desk.event("d", "DEPOSIT", 1)
+    assert ids() == set("PQcd")
+    assert desk.event("P", "HOLD", 1, "PENDING") == desk.event("d", "DEPOSIT", 1) == "duplicate"
+    assert desk.event("a", "DEPOSIT", 9) == (*DONE, "19", "2")  # as if never seen
+    assert ids() == set("PQda")
+    assert desk.event("P", "HOLD", 1, "CANCELLED") == ("CANCELLED", None, "20", "1")
+    assert ids() == set("QaP")
+    assert desk.event("Q", "HOLD", 1) == (*DONE, "21", "0")
+    assert ids() == set("PQ")
+    assert desk.event("P", "HOLD", 1, "CANCELLED") == desk.event("Q", "HOLD", 1) == "duplicate"
+    assert desk.event("r", "REVERSAL", 9, reverses="a") == ("FAILED", "UNKNOWN_REFERENCE", "21", "0")
+    assert ids() == set("Qr")
+
+
+def test_what_is_remembered_under_which_ids(desk: Desk) -> None:
+    desk.fill("BUY", 1, 1, trade_id="t")
+    desk.event("1", "DEPOSIT", 1, "PENDING")
+    desk.event("1", "DEPOSIT", 1)
+    desk.event("2", "FEE", 5)
+    assert desk.model.remembered("trades", 3).keys() == {("u", "t")}
+    assert desk.model.remembered("trades", 4) == desk.model.remembered("transactions", 4) == {}
+    remembered = desk.model.remembered("transactions", 3)
+    assert {key: set(bodies) for key, bodies in remembered.items()} == {
+        ("u", "1"): {"PENDING", "COMPLETED"},
+        ("u", "2"): {"COMPLETED"},
+    }
+    assert remembered["u", "1"]["PENDING"] != remembered["u", "1"]["COMPLETED"]
+
+
+def test_partitions_that_are_added_take_over_what_is_remembered_of_their_users(desk: Desk) -> None:
+    desk.fill("BUY", 1, 1, trade_id="t")
+    desk.event("1", "DEPOSIT", 1, "PENDING")
+    desk.event("2", "DEPOSIT", 1, "PENDING", user_id="v")
+    desk.model.split(3, [11], {"u": 11, "v": 3}.__getitem__)
+    assert desk.model.remembered("trades", 11) == desk.model.remembered("trades", 3) != {}
+    assert desk.model.remembered("transactions", 11).keys() == {("u", "1")}
+    assert desk.model.remembered("transactions", 3).keys() == {("v", "2")}
+    event = {**TRANSACTION, "transaction_id": "1", "amount": 1, "status": "PENDING"}
+    assert desk.model.feed("transactions", 11, 0, NOON_MS + MONTH_MS, b"u", json.dumps(event).encode()) == "duplicate"

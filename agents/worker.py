@@ -56,6 +56,8 @@ log = structlog.get_logger(__name__)
 
 #: records in hand (taken, not yet in a checkpoint) beyond which no more are fetched
 MOST_IN_HAND = 60_000
+#: large records count for as many as they have of these bytes: 30 MiB in hand (dead letters make many times that of it)
+RECORD_BYTES = 512
 #: records that came and wait for the next checkpoint to be taken; as many as this are taken at once
 ENOUGH_WAITING = 4_000
 #: with so many in hand the next checkpoint is cut while the one before is still being written
@@ -264,7 +266,8 @@ class Worker:
     async def _take(self, name: str, run: Run) -> None:
         epoch, number = self.epoch, run.records.partition
         # What was fetched of a partition that is not ours any more never gets ready: it must not hold up the others.
-        while number in self.assigned - self.ready and self.epoch == epoch and not self._stopping.is_set():  # noqa: ASYNC110
+        while number in self.assigned - self.ready and self.epoch == epoch and not self._stopping.is_set():
+            self.app.consumer.room.clear()  # what comes during a restore waits in Kafka, not here
             await asyncio.sleep(0.005)  # one wait per assignment; an event per partition says no more
         partition = self._partition(name, number)
         if self.epoch != epoch or partition is None or partition.mending or self._stopping.is_set():
@@ -281,8 +284,8 @@ class Worker:
         if records.n and records.offset[0] < expected:
             records = records.slice(int(records.offset.searchsorted(expected)), records.n)
         partition.arrived(name, records, run.ends)
-        self._in_hand += records.n
-        self._waiting += records.n
+        self._in_hand += _weight(records)
+        self._waiting += _weight(records)
         if self._waiting >= ENOUGH_WAITING:
             self._take_waiting()
         self._wake.set()
@@ -774,6 +777,11 @@ class Worker:
             for name in partition.inputs
         }
         return offsets(self.settings, wanted, True) if wanted else {}
+
+
+def _weight(records: Records) -> int:
+    """For how many they count: so what is in hand is bounded in bytes too."""
+    return max(records.n, len(records.data) // RECORD_BYTES)
 
 
 def _now_ms() -> int:

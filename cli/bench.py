@@ -36,6 +36,7 @@ class Sizes:
     positions: tuple[int, ...] = (10_000, 1_000_000)
     repetitions: int = 21
     memory_rows: int = 1_000_000
+    wallet_events: int = 500_000
     rounds: int = 30
     batches: tuple[int, ...] = (100, 500, 2_000, 10_000)
     scaling_positions: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
@@ -57,6 +58,7 @@ QUICK = Sizes(
     positions=(10_000,),
     repetitions=3,
     memory_rows=10_000,
+    wallet_events=10_000,
     rounds=3,
     batches=(500, 2_000),
     scaling_positions=(1_000, 10_000),
@@ -66,7 +68,7 @@ QUICK = Sizes(
     kills=1,
 )
 
-PARTS = ("revaluation", "memory", "profile", "throughput", "raw", "peers", "latency", "scaling", "recovery")
+PARTS = ("revaluation", "memory", "ledger", "profile", "throughput", "raw", "peers", "latency", "scaling", "recovery")
 
 
 class Bench:
@@ -143,6 +145,10 @@ class Bench:
     def memory(self) -> list[Table]:
         """Bytes a position and a remembered id."""
         return memory.run(self.sizes.memory_rows, self._progress)
+
+    def ledger(self) -> list[Table]:
+        """Wallet events decoded and booked."""
+        return kernels.ledger(self.sizes.wallet_events, self.sizes.batches, self._progress)
 
     def profile(self) -> list[Table]:
         """Where a message's time goes."""

@@ -26,6 +26,7 @@ COMMANDS = {
     "simulate": ("simulate", "Publish a simulated market."),
     "alerts": ("alerts", "Follow risk alerts."),
     "sql": ("sql", "Ask ClickHouse."),
+    "balance": ("balance", "Say what a user's wallets hold, or held at some time."),
     "lag": ("lag", "Say how much each consumer group has still to read."),
     "schemas": ("schemas", "Print the JSON Schema of every topic."),
     "skip": ("skip", "Send a poisonous message, before which its partition halts, to dead_letters."),

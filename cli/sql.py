@@ -49,15 +49,17 @@ def sql(
     sys.stdout.flush()
 
 
-def ask(settings: Settings, query: str, default_format: str) -> bytes:
+def ask(settings: Settings, query: str, default_format: str, given: dict[str, str] | None = None) -> bytes:
     """ClickHouse's answer to one statement, in `default_format` unless it names another.
+
+    given: the values of its parameters `{name:Type}`
 
     Raises ClickHouseAway, ClickHouseRefused.
     """
     client = connect(settings)
     client.database = settings.clickhouse_database
     try:
-        return client.raw_query(query, settings={**EXACT, "default_format": default_format})
+        return client.raw_query(query, given, settings={**EXACT, "default_format": default_format})
     except Error as error:
         raise translate(error, settings.clickhouse_url) from error
     finally:

@@ -1,22 +1,33 @@
-"""What the core does without Kafka: revaluation with limit checks, and throughput by batch size and positions."""
+"""What the core does without Kafka: revaluation with limit checks, wallets, throughput by batch size and positions."""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 
 from assetstream.cli.benchmarks import core, load
-from assetstream.cli.benchmarks.report import Table, Value
+from assetstream.cli.benchmarks.report import BenchError, Table, Value
+from assetstream.models.decode import decode_transactions
+from assetstream.models.ledger import apply_transactions
+from assetstream.models.market import START, STEP, Market
 from assetstream.models.marks import apply_marks
+from assetstream.models.outputs import Code
+from assetstream.models.state import new_account_state
+from assetstream.models.verdicts import Verdict
 from assetstream.streams.embedded_kafka import Progress
 from assetstream.streams.settings import Settings
 
 SYMBOLS = 100
 #: what revaluation may take, ms by positions
 WANTED_MS = {10_000: 1.0, 1_000_000: 100.0}
+#: wallet events a second through decoding and kernel, on one core
+WANTED_EVENTS = 100_000
+#: transactions that a partition remembers, as the setting's default has it
+ID_MEMORY = 1_000_000
 
 
 def revaluation(sizes: Sequence[int], repetitions: int, progress: Progress) -> list[Table]:
@@ -58,6 +69,53 @@ def revaluation(sizes: Sequence[int], repetitions: int, progress: Progress) -> l
             "tenth of a per cent. One partition, one thread.",
         )
     ]
+
+
+def ledger(events: int, batches: Sequence[int], progress: Progress) -> list[Table]:
+    """Wallet events of every type and status, decoded and booked, by batch size."""
+    messages = list(islice(wallet_events(), events))
+    _book(messages[: 2 * core.CHUNK], core.CHUNK)  # compiled
+    rows: list[tuple[Value, ...]] = []
+    refused = 0
+    for size in batches:
+        progress(f"booking {events:,} wallet events, batches of {size:,}", 0, 0)
+        decoding, booking, refused = _book(messages, size)
+        both = decoding + booking
+        rows.append((size, decoding * 1e6 / events, booking * 1e6 / events, events / both, WANTED_EVENTS))
+    columns = ("batch", "decode, µs an event", "kernel, µs an event", "events/s", "wanted events/s")
+    note = (
+        f"{events:,} events of {load.USERS} users, all types and statuses as `assetstream simulate` mixes them, "
+        f"{refused / events:.1%} of them refused; {ID_MEMORY:,} final transactions are remembered. One partition, one "
+        "thread, without Kafka."
+    )
+    return [Table("ledger", "Wallet events decoded and booked", columns, rows, note)]
+
+
+def wallet_events() -> Iterator[load.Pair]:
+    """The wallet events of a simulated market without end: a deposit for everyone, then all types; none is rejected."""
+    market = Market(load.USERS, 1, 42, START, STEP)
+    for topic, key, value in market.head():
+        if topic == "transactions":
+            yield key or b"", value or b""
+    while True:
+        _, key, value = market.transaction()
+        yield key or b"", value or b""
+
+
+def _book(messages: list[load.Pair], batch: int) -> tuple[float, float, int]:
+    """(seconds of decoding, seconds of the kernel, events that were refused); the state is new."""
+    state, decoding, booking, refused = new_account_state(b"USD", ID_MEMORY), 0.0, 0.0, 0
+    for records in list(core.chunks(messages, batch, "transactions")):
+        began = time.perf_counter()
+        decoded = decode_transactions(records, core.SKEW_US)
+        between = time.perf_counter()
+        result = apply_transactions(state, decoded)
+        decoding, booking = decoding + between - began, booking + time.perf_counter() - between
+        state = result.state
+        if (result.verdict != Verdict.APPLIED).any():
+            raise BenchError("a wallet event of the benchmark was rejected")
+        refused += int((result.outcomes["code"] != Code.NONE).sum())
+    return decoding, booking, refused
 
 
 def scaling(batches: Sequence[int], positions: Sequence[int], progress: Progress) -> list[Table]:

@@ -71,7 +71,10 @@ def run(stack: EmbeddedStack, positions: int, ids: int, kills: int, seconds: flo
         rows += _two_workers(made, kills, progress)
     finally:
         made.remove()
-    title = f"Recovery: {positions:,} positions, {ids:,} remembered ids in each of {2 * PARTITIONS} rings"
+    title = (
+        f"Recovery: {positions:,} positions; {ids:,} remembered trades and {ids // EVENTS_SHARE:,} wallet transactions "
+        f"in each of {PARTITIONS} partitions"
+    )
     note = (
         "One worker has all 8 partitions. Restore: the worker's own figure; start to ready: Python, kernels and the "
         f"group too. Killed: two workers with a data folder each, {kills} times; from kill -9 until every partition "

@@ -12,6 +12,7 @@ from assetstream.cli.main import app
 from assetstream.cli.stack import EmbeddedStack
 from assetstream.sinks.clickhouse import connect
 from assetstream.sinks.migrations import migrate
+from assetstream.sinks.schema import VIEWS
 
 DB = "sql_test"
 Ask = Callable[..., Result]
@@ -51,7 +52,7 @@ def test_a_table_shows_names_and_whole_values(ask: Ask) -> None:
 
 
 def test_views_answer_also_when_empty(ask: Ask) -> None:
-    for view in ("positions", "portfolios", "balances", "open_alerts"):
+    for view in VIEWS:
         assert ask("--json", f"SELECT * FROM {view}").stdout == ""
         assert "user_id" in ask(f"SELECT * FROM {view}").stdout
 

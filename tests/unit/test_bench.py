@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from assetstream.cli.benchmarks import core, latency, load
+from assetstream.cli.benchmarks import core, kernels, latency, load
 from assetstream.cli.benchmarks.fill_peer import fill
 from assetstream.cli.benchmarks.profile import record_batch
 from assetstream.cli.benchmarks.report import BenchError, Table, text, write
 from assetstream.cli.main import app
 from assetstream.models.decode import decode_limits, decode_prices, decode_trades
 from assetstream.models.fills import apply_trades
+from assetstream.models.messages import TransactionStatus, TransactionType
 from assetstream.models.records import records_of
 from assetstream.models.state import new_account_state
 from assetstream.models.verdicts import Verdict
+from assetstream.streams.embedded_kafka import silent
 from assetstream.streams.records import parse
 from assetstream.streams.settings import Settings
 
@@ -184,6 +187,16 @@ def test_a_state_of_so_many_positions_is_revalued_whole() -> None:
         result = apply_marks(state, core.marks(100, k))
         assert (result.verdict == Verdict.APPLIED).all()
         state = result.state
+
+
+def test_the_wallet_events_are_of_every_type_and_status_and_none_is_rejected() -> None:
+    events = [json.loads(value) for _, value in islice(kernels.wallet_events(), 3_000)]
+    assert {event["type"] for event in events} == set(TransactionType)
+    assert {event["status"] for event in events} == set(TransactionStatus)
+    (table,) = kernels.ledger(3_000, (1_000,), silent)  # which raises when one is
+    ((batch, decode_us, kernel_us, rate, wanted),) = table.rows
+    assert (batch, wanted) == (1_000, 100_000)
+    assert rate == pytest.approx(1e6 / (decode_us + kernel_us))  # type: ignore[operator]
 
 
 def test_unknown_parts_are_wrong_use() -> None:

@@ -91,7 +91,7 @@ def _columns_of_view(name: str) -> list[str]:
     texts = [text for migration in MIGRATIONS for text in migration.statements]
     (*_, view) = (text for text in texts if f"VIEW {{db}}.{name} AS" in text)
     selected = view.split("SELECT", 1)[1].split("\nFROM", 1)[0]
-    return [line.strip().removesuffix(",").split(" AS ")[-1] for line in selected.strip().splitlines()]
+    return [column.split(" AS ")[-1] for column in re.split(r",\s+", selected.strip())]
 
 
 def test_every_command_has_its_row() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,45 @@ async def test_many_records_are_taken_at_once(worker: Worker) -> None:
     assert applied(worker) == -1
     await worker._take("trades", trades(ENOUGH_WAITING - 1, 1))
     assert applied(worker) == ENOUGH_WAITING - 1
+
+
+async def until(done: Callable[[], bool]) -> None:
+    while not done():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
+async def test_large_records_are_bounded_by_their_bytes(worker: Worker) -> None:
+    """No more than about 30 MiB, until a checkpoint has taken them; and many bytes are taken at once."""
+    room = worker.app.consumer.room
+    for offset in range(29):
+        await worker._take("trades", large(offset))
+    await worker._have_room(worker.epoch)
+    assert room.is_set()
+    assert applied(worker) == 27  # with every second
+    await worker._take("trades", large(29))
+    waiting = asyncio.create_task(worker._have_room(worker.epoch))
+    await until(lambda: not room.is_set())
+    assert not waiting.done()
+    worker._cut(last=False)
+    await waiting
+    assert room.is_set()
+
+
+def large(offset: int) -> Run:
+    """One message of 1,020 KiB, which ends whole in dead letters."""
+    return Run(offset, offset + 1, records_of("trades", 0, [(b"", b"{" * (1_020 << 10))], offset, core.APPENDED_MS))
+
+
+async def test_what_comes_during_a_restore_waits_in_kafka(worker: Worker) -> None:
+    room = worker.app.consumer.room
+    worker.ready = set()
+    waiting = asyncio.create_task(worker._take("trades", trades(0, 10)))
+    await until(lambda: not room.is_set())
+    worker.ready = {0}
+    await waiting
+    await worker._have_room(worker.epoch)
+    assert room.is_set()
+    assert worker.accounts[0].next["trades"] == 10
 
 
 class Kernel:

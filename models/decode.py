@@ -160,7 +160,7 @@ class TransactionBatch(NamedTuple):
     has_rate: np.ndarray  # uint8[n]
     occurred_at: np.ndarray  # int64[n]
     expires_at: np.ndarray  # int64[n], NO_TIME: null
-    crosses: np.ndarray  # uint8[n], 1: its counterparty is another user
+    crosses: np.ndarray  # uint8[n], 1: a TRANSFER to another user
     type: np.ndarray  # uint8[n]
     status: np.ndarray  # uint8[n]
     id: np.ndarray  # uint64[n, 2], of (user_id, transaction_id)
@@ -906,7 +906,8 @@ def decode_transactions(records: Records, max_skew_us: int) -> TransactionBatch:
         batch.status[i] = event.status.code
         out.metadata[i] = _metadata_hash(event.metadata)
         other = event.counterparty
-        batch.crosses[i] = other is not None and other.user_id != event.user_id
+        is_transfer = event.type is messages.TransactionType.TRANSFER
+        batch.crosses[i] = is_transfer and other is not None and other.user_id != event.user_id
         own = (getattr(event, name) for name in _OWN_TEXT)
         return (*own, other and other.user_id, other and other.wallet_id)
 

@@ -170,6 +170,7 @@ class Market:
         #: good messages of late, for what refers to something seen before; of quotes the last one
         self.trades: list[Message] = []
         self.deposits: list[Message] = []
+        self.transfers: list[Message] = []
         #: wallet events that are open, and by user the cents of `w2` that nothing was set aside of yet
         self.open: list[dict[str, Any]] = []
         self.aside: dict[str, int] = {}
@@ -310,8 +311,10 @@ class Market:
         if choice < 60:
             return self._set_aside(account, cents, "HOLD" if choice % 3 else "WITHDRAWAL")
         if choice < 70:
-            other = {"user_id": account.user, "wallet_id": "w2"}
-            return self._event(account, "TRANSFER", cents, fee="0.35", counterparty=other)
+            other = {"user_id": (self.account() if choice % 2 else account).user, "wallet_id": "w2"}
+            transfer = self._event(account, "TRANSFER", cents, fee="0.35", counterparty=other)
+            self._remember(self.transfers, transfer)
+            return transfer
         if choice < 80:
             rate = self.rates["EUR/USD"]
             return self._event(account, "CONVERSION", cents, to_asset="EUR", rate=f"0.{10**8 // rate:04d}")
@@ -320,7 +323,8 @@ class Market:
         if choice < 93:
             amount = -cents if choice % 2 else cents
             return self._event(account, "ADJUSTMENT", amount, description="a correction", authorized_by="ops")
-        undone = json.loads(self.deposits[self.below(len(self.deposits))][2] or b"")
+        seen = self.transfers if choice > 95 and self.transfers else self.deposits
+        undone = json.loads(seen[self.below(len(seen))][2] or b"")
         fields = {"reverses": undone["transaction_id"], "user_id": undone["user_id"], "amount": undone["amount"]}
         return self._event(account, "REVERSAL", 0, asset=undone["asset"], wallet_id=undone["wallet_id"], **fields)
 
@@ -593,7 +597,6 @@ SPOILT: list[tuple[str, dict[str, Any]]] = [
     *_each("transactions", "fee", "11", "-1"),
     *_each("transactions", "type", "GIFT", "TRANSFER", "REVERSAL", "CONVERSION", "ADJUSTMENT"),
     *_each("transactions", "status", "DONE", ""),
-    ("transactions", {"type": "TRANSFER", "counterparty": {"user_id": "nobody", "wallet_id": "w1"}}),
     ("transactions", {"type": "CONVERSION", "to_asset": "EUR"}),
     ("transactions", {"type": "HOLD", "expires_at": "2199-01-01T00:00:00Z"}),
     *_each("transactions", "metadata", {"a": 1}),

@@ -205,7 +205,7 @@ class Reference:
     ) -> str:
         """Take one record: applied, duplicate, ignored, or the reason of its rejection.
 
-        topic         one of trades, transactions, risk_limits, prices (without prefix)
+        topic         one of trades, transactions, risk_limits, prices, transfers (without prefix)
         timestamp_ms  Kafka's timestamp of the record, milliseconds UTC
         take_mark     an accepted price is at once the mark; else `take_mark()` says when
         """
@@ -290,8 +290,10 @@ class Reference:
         """Every balance, by (user, wallet, asset); decimals in plain form."""
         return {key: balance.plain() for key, balance in self.ledger.balances.items()}
 
-    def remembered(self, topic: str, partition: int) -> dict[tuple[str, str], Any]:
-        """What is remembered by (user, id): of `trades` the body, of `transactions` the bodies by status."""
+    def remembered(self, topic: str, partition: int) -> dict[tuple[str, ...], Any]:
+        """What is remembered by (user, id): of `trades` the body, of `transactions` the bodies by status; a
+        credit from another user that was refused by (receiver, sender, id).
+        """
         if topic == "trades":
             return dict(self._bodies.get((topic, partition), {}))
         return {identity: dict(each.bodies) for identity, each in self.ledger.transactions(partition).items()}
@@ -379,6 +381,9 @@ class Reference:
 
     def _transactions(self, m: dict[str, Any], source: Source) -> str:
         return self.ledger.take(m, source)
+
+    def _transfers(self, m: dict[str, Any], source: Source) -> str:
+        return self.ledger.take_transfer(m, source)
 
     def _seen(self, source: Source) -> OrderedDict[tuple[str, str], bytes]:
         return self._bodies.setdefault(source[:2], OrderedDict())

@@ -249,7 +249,7 @@ class Ledger:
             was = original.terms
             if (m["asset"], m["amount"], m["wallet_id"]) != (was.asset, abs(was.amount), was.wallet_id):
                 return Effect("NOT_ALLOWED")
-            if was.counterparty and was.counterparty[0] != user:
+            if was.type == "TRANSFER" and was.counterparty and was.counterparty[0] != user:
                 return Effect(reverses=original, asks=True)
             legs = [leg.opposite() for leg in was.postings(user, original.payment_method)]
             # Reading: a lock serves what locked it, so a reversal takes of what is available.
@@ -331,7 +331,11 @@ class Ledger:
     def _arrive(self, wallet: tuple[str, str], m: dict[str, Any], refund: int) -> Effect:
         """What comes out of transit, and a fee that comes back."""
         asset, amount = m["asset"], m["amount"]
-        legs = (Posting(wallet, asset, amount + refund), Posting("fees", asset, -refund), Posting("transit", asset, -amount))
+        legs = (
+            Posting(wallet, asset, amount + refund),
+            Posting("fees", asset, -refund),
+            Posting("transit", asset, -amount),
+        )
         effect = self._move([leg for leg in legs if leg.amount], False)
         # Reading: what there is no room for stays in transit, when nobody is left to send it back to.
         return Effect("NOT_ALLOWED") if effect.overflows or amount + refund >= BOUND else effect
@@ -342,7 +346,9 @@ class Ledger:
 
     def _send(self, step: str, m: dict[str, Any], to: tuple[str, str], amount: int, **fields: Any) -> None:
         """A message to another user's partition, of one that was taken."""
-        amounts = {"amount": amount, "fee": 0, "refund": 0} | {k: v for k, v in fields.items() if k in ("fee", "refund")}
+        amounts = {"amount": amount, "fee": 0, "refund": 0} | {
+            k: v for k, v in fields.items() if k in ("fee", "refund")
+        }
         self.sent.append(
             {
                 "step": step,

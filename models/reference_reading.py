@@ -314,6 +314,17 @@ SCHEMAS: dict[str, dict[str, Rule]] = {
         "authorized_by": _optional(_string),
         "metadata": _optional(_metadata, {}),
     },
+    "transfers": {
+        "step": Rule(_one_of("CREDIT", "RETURN", "CLAIM", "GRANT", "DENY")),
+        **{name: Rule(_id) for name in ("transaction_id", "user_id", "wallet_id", "other_user_id", "other_wallet_id")},
+        "asset": Rule(_asset),
+        "amount": Rule(_positive),
+        "fee": _optional(_not_negative, Decimal(0)),
+        "refund": _optional(_not_negative, Decimal(0)),
+        "reverses": _optional(_id),
+        "code": _optional(_one_of("INSUFFICIENT_FUNDS", "WALLET_CLOSED", "UNKNOWN_REFERENCE", "NOT_ALLOWED")),
+        "occurred_at": Rule(_instant),
+    },
 }
 #: the time that the record's Kafka timestamp bounds; `expires_at` lies in the future by nature
 OWN_TIME = {
@@ -321,6 +332,7 @@ OWN_TIME = {
     "prices": "as_of",
     "risk_limits": "updated_at",
     "transactions": "occurred_at",
+    "transfers": "occurred_at",
 }
 #: what a transaction of a type needs besides
 NEEDED = {
@@ -418,8 +430,6 @@ def _check_transaction(m: dict[str, Any]) -> None:
     for name in NEEDED.get(kind, ()):
         if not m[name]:
             raise Rejected("invalid", f"{name}: {kind} needs it")
-    if kind == "TRANSFER" and m["counterparty"][0] != m["user_id"]:
-        raise Rejected("unsupported", "counterparty: a TRANSFER to another user is not booked by this version")
     if kind == "CONVERSION" and m["rate"] is None:
         raise Rejected("unsupported", "rate: a CONVERSION without one is not booked by this version")
     if kind == "HOLD" and m["expires_at"] is not None:

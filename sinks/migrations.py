@@ -447,7 +447,11 @@ MIGRATIONS = (
         ),
     ),
     Migration(2, "the latest of each when partitions have been added", _BY_PLACE),
-    Migration(3, "balances that an event moves beside its own", (_BALANCE_CHANGES, _BALANCE_HISTORY, _BALANCES_OF_ALL)),
+    Migration(
+        3,
+        "balances that an event moves beside its own",
+        (_BALANCE_CHANGES, _BALANCE_SEQUENCE, _BALANCE_HISTORY, _BALANCES_OF_ALL),
+    ),
 )
 VERSION = MIGRATIONS[-1].version
 

@@ -25,7 +25,14 @@ from assetstream.cli.audit.published import (
     number_of,
     read_published,
 )
-from assetstream.cli.audit.rebuild import Accepted, Against, compare_marks, rebuild_accounts, rebuild_prices
+from assetstream.cli.audit.rebuild import (
+    Accepted,
+    Against,
+    compare_marks,
+    judge_transfers,
+    rebuild_accounts,
+    rebuild_prices,
+)
 from assetstream.cli.audit.report import Difference, Report
 from assetstream.cli.audit.snapshots import judge_snapshots, read_snapshots
 from assetstream.cli.audit.states import Account, Changelogs, Level, Prices
@@ -215,14 +222,16 @@ class _Audit:
         began = time.monotonic()
         against = Against(self.settings, published, partitions, None if behind else self.tables, self.report, more)
         marks = {mark.source[1:] for account in state.accounts.values() for mark in account.marks().values()}
-        ends = {number: ranges[self.settings.topic("prices"), number][1] for number in state.prices}
+        prices = {number: ranges[self.settings.topic("prices"), number][1] for number in state.prices}
         accepted: dict[tuple[int, int], Accepted] = {}
         for family in partitions.families():
-            accepted |= rebuild_prices(against, family, state.prices, marks, ends)
+            accepted |= rebuild_prices(against, family, state.prices, marks, prices)
         for number, account in state.accounts.items():
             compare_marks(self.report, number, account, accepted)
         for family in partitions.families():
             rebuild_accounts(against, family, state.accounts)
+        ends = ends_of(self.settings, topics.INPUTS)
+        judge_transfers(against, ends, all(state.applied[at] + 1 >= end for at, (_, end) in ends.items()))
         self.report.seconds = time.monotonic() - began
 
     def _inputs_are_whole(self, ranges: Mapping[Place, tuple[int, int]], applied: Mapping[Place, int]) -> bool:

@@ -47,6 +47,8 @@ class Published:
 
     letters: dict[tuple[str, int], dict[int, list[Found]]] = field(default_factory=lambda: defaultdict(dict))
     outcomes: dict[tuple[str, int], dict[int, list[Found]]] = field(default_factory=lambda: defaultdict(dict))
+    #: by partition, what wallet events and transfers the outcomes tell of, in their order: input (plain), offset
+    order: dict[int, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
     alerts: dict[str, list[Alert]] = field(default_factory=lambda: defaultdict(list))  # by subject, in their order
     updates: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)  # the last sequence, and where
     begins: dict[tuple[str, int], int] = field(default_factory=dict)  # of output partitions, by plain topic
@@ -111,6 +113,7 @@ def _in_turn(ranges: dict[Place, tuple[int, int]], partitions: Partitions) -> li
 class _Taking:
     def __init__(self, settings: Settings, published: Published, partitions: Partitions, report: Report) -> None:
         self.published, self.partitions, self.report = published, partitions, report
+        self._prefix = len(settings.topic_prefix)
         self._kinds = {
             settings.topic("portfolio_updates"): self._update,
             settings.topic("risk_alerts"): self._alert,
@@ -159,6 +162,7 @@ class _Taking:
     def _outcome(self, outcome: dict[str, Any], where: str) -> bytes:
         cause = outcome["cause"]
         place = self.published.outcomes[cause["topic"], cause["partition"]]
+        self.published.order[cause["partition"]].append((cause["topic"][self._prefix :], cause["offset"]))
         place.setdefault(cause["offset"], []).append(Found(told(outcome), where))
         return str(outcome["user_id"]).encode()
 

@@ -6,8 +6,10 @@ Topics of a partition are taken one after the other, whole: what is compared her
 from __future__ import annotations
 
 import base64
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from confluent_kafka import Message
@@ -48,6 +50,8 @@ Accepted = dict[str, str]
 Rows = tuple[dict[str, Any], ...]
 #: inputs whose ids are remembered
 REMEMBERED = ("trades", "transactions")
+#: inputs that move balances
+LEDGER = ("transactions", "transfers")
 
 
 class Letter(NamedTuple):
@@ -68,6 +72,8 @@ class Against:
     tables: Tables | None
     report: Report
     progress: Callable[[int], None]
+    #: what the rebuilds say was sent to `transfers`, and how often
+    sent: Counter[bytes] = field(default_factory=Counter)
 
     def reference(self) -> Reference:
         """A model before its first message, that leaves valuations for the end."""
@@ -93,6 +99,47 @@ class Against:
             yield
             forget(reference)
 
+    def take_ledger(self, reference: Reference, partition: int, spans: Mapping[str, tuple[int, int]]) -> None:
+        """The same of the inputs that move balances, from offset up to offset each, in the order of their outcomes."""
+        places = {name: (self.settings.topic(name), partition) for name in spans}
+        letters: dict[str, dict[int, Letter]] = {name: {} for name in spans}
+        done = {name: begin for name, (begin, _) in spans.items()}
+        following = dict(done)
+        skipped = {name: self.published.skipped(place) for name, place in places.items()}
+
+        def compare() -> None:
+            for name, place in places.items():
+                self._compare(reference, name, place, letters[name], range(done[name], following[name]))
+                letters[name].clear()
+                done[name] = following[name]
+            for message in reference.ledger.sent:
+                self.sent[told(message)] += 1
+            forget(reference)
+
+        for taken, (name, record) in enumerate(self._in_order(partition, spans), 1):
+            letters[name] |= feed(reference, name, [record], skipped[name])
+            following[name] = (record.offset() or 0) + 1
+            self.report.messages += 1
+            if taken % WINDOW == 0:
+                compare()
+        following = {name: end for name, (_, end) in spans.items()}
+        compare()
+
+    def _in_order(self, partition: int, spans: Mapping[str, tuple[int, int]]) -> Iterator[tuple[str, Message]]:
+        logs = {
+            name: read(self.settings, {(self.settings.topic(name), partition): span}, self.progress)
+            for name, span in spans.items()
+        }
+        for name, offset in self.published.order[partition]:
+            if name in spans and spans[name][0] <= offset < spans[name][1]:
+                for record in logs[name]:
+                    yield name, record
+                    if (record.offset() or 0) >= offset:
+                        break
+        for name, log in logs.items():
+            for record in log:
+                yield name, record
+
     def _compare(self, reference: Reference, name: str, place: Place, letters: dict[int, Letter], span: range) -> None:
         """Everything that inputs in this range of offsets caused."""
         self._letters(letters, place, span)
@@ -100,11 +147,15 @@ class Against:
             self._rows("fills", [(row,) for row in reference.fills], place, span)
         elif name == "prices":
             self._rows("prices", [(row,) for row in reference.prices_accepted], place, span)
-        elif name == "transactions":
-            self._outcomes(reference.outcomes, place, span)
-            self._rows("transactions", [(_outcome_row(each),) for each in reference.outcomes], place, span)
-            self._rows("ledger_entries", [_entries(each) for each in reference.outcomes], place, span)
-            self._rows("balance_changes", [(_change_row(each),) for each in reference.balance_changes], place, span)
+        elif name in LEDGER:
+            told = zip(reference.outcomes, reference.ledger.sequences, strict=True)
+            rows = [(_outcome_row(each, sequence),) for each, sequence in told if each["cause"]["topic"] == name]
+            outcomes = [each for each in reference.outcomes if each["cause"]["topic"] == name]
+            changes = [each for each in reference.balance_changes if each["cause"]["topic"] == name]
+            self._outcomes(outcomes, place, span)
+            self._rows("transactions", rows, place, span)
+            self._rows("ledger_entries", [_entries(each) for each in outcomes], place, span)
+            self._rows("balance_changes", [(_change_row(each),) for each in changes], place, span)
 
     # -- topics
 
@@ -242,7 +293,8 @@ def forget(reference: Reference) -> None:
     """Have the reference forget what it noted for others; its state stays."""
     for notes in (reference.fills, reference.prices_accepted, reference.outcomes, reference.balance_changes):
         notes.clear()
-    reference.dead_letters.clear()
+    for notes_of_ledger in (reference.dead_letters, reference.ledger.sequences, reference.ledger.sent):
+        notes_of_ledger.clear()
     reference.details.clear()
 
 
@@ -250,8 +302,8 @@ def _base64(data: Any) -> str | None:
     return None if data is None else base64.b64encode(data).decode()
 
 
-def _outcome_row(outcome: dict[str, Any]) -> dict[str, Any]:
-    balance = {f"balance_{name}": value for name, value in outcome["balance"].items()}
+def _outcome_row(outcome: dict[str, Any], sequence: int) -> dict[str, Any]:
+    balance = {f"balance_{name}": value for name, value in {**outcome["balance"], "sequence": sequence}.items()}
     return {**outcome, **balance, "source_offset": outcome["cause"]["offset"]}
 
 
@@ -322,12 +374,31 @@ def rebuild_accounts(against: Against, family: range, found: Mapping[int, Accoun
     before = against.partitions.counts[-1]
     for count, inputs in against.partitions.eras(family, topics.ACCOUNT_INPUTS, ends):
         _split(reference, before, family, count)
-        for taken in inputs:
-            for _ in against.take(reference, *taken):
+        ledgers: dict[int, dict[str, tuple[int, int]]] = {}
+        for name, number, begin, end in inputs:
+            if name in LEDGER:
+                ledgers.setdefault(number, {})[name] = begin, end
+                continue
+            for _ in against.take(reference, name, number, begin, end):
                 pass
+        for number, spans in ledgers.items():
+            against.take_ledger(reference, number, spans)
         before = count
     for number in family:
         _same_account(against, reference, family, number, found[number])
+
+
+def judge_transfers(against: Against, ends: Mapping[Place, tuple[int, int]], quiet: bool) -> None:
+    """Each step that the rebuilds sent is on `transfers` once; when nothing came since, nothing else is."""
+    name, found = against.settings.topic(topics.TRANSFERS), Counter[bytes]()
+    for record in read(against.settings, {place: span for place, span in ends.items() if place[0] == name}):
+        value = json.loads(record.value() or b"null")
+        found[told(value) if isinstance(value, dict) else b""] += 1
+    against.report.checked["transfers sent"] += against.sent.total()
+    if missing := (against.sent - found).total():
+        against.report.add("transfers sent", name, "every step once", f"{missing} missing")
+    if quiet and (others := (found - against.sent).total()):
+        against.report.add("transfers sent", name, "every step once", f"{others} that nobody sent, or twice")
 
 
 def _split(reference: Reference, before: int, family: range, count: int) -> None:

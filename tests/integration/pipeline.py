@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -39,7 +39,9 @@ from assetstream.streams.settings import PREFIX, Settings
 #: deadlines are for tests that would hang, not for slow machines
 READY_S = 240
 SETTLE_S = 300
-INPUTS = ("risk_limits", "prices", "trades", "transactions")
+INPUTS = ("risk_limits", "prices", "trades")
+#: inputs that move balances; the order of their outcomes is the order in which they were taken
+LEDGER = ("transactions", "transfers")
 OUTPUTS = ("portfolio_updates", "risk_alerts", "asset_transactions", "dead_letters")
 #: passed on to a worker where they differ from their defaults
 SECRETS = ("kafka_sasl_password", "kafka_ssl_key_password", "clickhouse_password")
@@ -292,8 +294,9 @@ class Pipeline:
         """
         for phase in parts:
             self.publish(phase)
-            self.feed()  # while the workers are at it
+            self.feed(ledger=False)  # while the workers are at it
             self.settle(sinks=2 * sum(topic == "prices" for topic, _, _ in phase) > len(phase))
+            self.feed()
         self.settle()
 
     def repartitioned(self, partitions: int) -> None:
@@ -317,16 +320,39 @@ class Pipeline:
         """By worker: marks it has revalued with."""
         return {worker.name: worker.metric("marks_taken_total") for worker in self.workers}
 
-    def feed(self, take_marks: bool = True) -> None:
-        """Give the reference what was published since the last time: topic by topic, partition by partition."""
+    def feed(self, take_marks: bool = True, ledger: bool = True) -> None:
+        """Give the reference what was published since the last time: topic by topic, partition by partition.
+
+        ledger: what moves balances too, which has to be settled by then.
+        """
         found: dict[tuple[str, int], list[Record]] = defaultdict(list)
         for record in self.read(*INPUTS, start=self._fed):
             found[record.topic, record.partition].append(record)
         for topic in INPUTS:
             for partition in range(self.settings.partitions):
                 for r in found[topic, partition]:
-                    self.reference.feed(topic, r.partition, r.offset, r.timestamp, r.key, r.value, take_marks)
-                    self._fed[topic, partition] = r.offset + 1
+                    self._give(r, take_marks)
+        if ledger:
+            self._feed_ledger()
+
+    def _give(self, r: Record, take_marks: bool = True) -> None:
+        self.reference.feed(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, take_marks)
+        self._fed[r.topic, r.partition] = r.offset + 1
+
+    def _feed_ledger(self) -> None:
+        """In the order of their outcomes; what has none changes nothing, whenever it comes."""
+        found: dict[tuple[str, int], deque[Record]] = defaultdict(deque)
+        for record in self.read(*LEDGER, start=self._fed):
+            found[record.topic, record.partition].append(record)
+        for outcome in self.read("asset_transactions", start=self._fed):
+            self._fed[outcome.topic, outcome.partition] = outcome.offset + 1
+            cause = outcome.json["cause"]
+            waiting = found[cause["topic"].removeprefix(self.settings.topic_prefix), cause["partition"]]
+            while waiting and waiting[0].offset <= cause["offset"]:
+                self._give(waiting.popleft())
+        for waiting in found.values():
+            for record in waiting:
+                self._give(record)
 
     def read(self, *topics: str, start: dict[tuple[str, int], int] | None = None) -> list[Record]:
         """All that read_committed consumers can read of `topics` now, by partition in offset order."""
@@ -703,8 +729,9 @@ class Check:
     def _transaction_rows(self, client: Client) -> None:
         found = rows(client, f"SELECT * EXCEPT (external_id, payment_method) FROM {self.database}.transactions")
         expected = {}
-        for outcome in self.reference.outcomes:
+        for outcome, sequence in zip(self.reference.outcomes, self.reference.ledger.sequences, strict=True):
             row = columns(outcome, self.prefix) | {f"balance_{k}": v for k, v in outcome["balance"].items()}
+            row["balance_sequence"] = sequence
             expected[source(row)] = row
         same(unique(found, source, "transactions"), expected, "table transactions")
 

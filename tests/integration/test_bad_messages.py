@@ -157,7 +157,6 @@ SPOILT: list[tuple[str, Message]] = [
     ("currency_mismatch", price(key=b"EUR/USD", symbol="EUR/USD", currency="EUR")),
     ("unsupported", event(transaction_id="u", type="HOLD", expires_at="2031-01-01T00:00:00Z")),
     ("unsupported", event(transaction_id="u", type="CONVERSION", to_asset="EUR")),
-    ("unsupported", event(transaction_id="u", type="TRANSFER", counterparty={"user_id": "bob", "wallet_id": "w"})),
     ("invalid", event(transaction_id="u", type="TRANSFER")),
     ("invalid", event(transaction_id="u", type="ADJUSTMENT", description="d")),
     ("illegal_transition", event(status="PENDING")),

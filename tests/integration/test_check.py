@@ -22,6 +22,7 @@ from assetstream.sinks.clickhouse import connect
 from assetstream.streams.settings import Settings
 from tests.integration.pipeline import (
     INPUTS,
+    LEDGER,
     Pipeline,
     Record,
     logs_on_failure,  # noqa: F401
@@ -129,7 +130,7 @@ def test_a_clean_run_passes(rested: Audited) -> None:
     assert checked["levels"] == 4 * checked["limits"]
     assert checked["prices"] == len(reference.latest)
     assert checked["table risk_alerts"] == checked["alert numbers"] > 10
-    assert checked["group offsets"] == len({(r.topic, r.partition) for r in rested.running.read(*INPUTS)})
+    assert checked["group offsets"] == len({(r.topic, r.partition) for r in rested.running.read(*INPUTS, *LEDGER)})
     assert checked["snapshots"] > rested.settings.partitions
 
 

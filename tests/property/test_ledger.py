@@ -367,24 +367,35 @@ class Machine:
         self.state = new_account_state(b"USD", memory)
         self.outcomes: list[dict[str, Any]] = []
         self.changes: list[dict[str, Any]] = []
+        self.sequences: list[int] = []
+        self.sent: list[tuple[bytes, bytes]] = []
 
-    def feed(self, messages: list[tuple[bytes, bytes]], offset: int) -> list[str]:
+    def feed(self, messages: list[tuple[bytes, bytes]], offset: int, topic: str = "transactions") -> list[str]:
         """Take a batch; -> what became of each message."""
-        from assetstream.models.decode import decode_transactions
+        from assetstream.models.decode import decode_transactions, decode_transfers
         from assetstream.models.ledger import apply_transactions
         from assetstream.models.outcomes import balance_names, legs_of, outcome_values
         from assetstream.models.records import records_of
+        from assetstream.models.transfers import apply_transfers, messages_of
         from assetstream.models.verdicts import Verdict
 
-        batch = decode_transactions(records_of("transactions", 3, messages, offset, NOW_MS), SKEW_US)
-        result = apply_transactions(self.state, batch)
+        records = records_of(topic, 3, messages, offset, NOW_MS)
+        if topic == "transactions":
+            batch: Any = decode_transactions(records, SKEW_US)
+            result = apply_transactions(self.state, batch)
+        else:
+            batch = decode_transfers(records, SKEW_US)
+            result = apply_transfers(self.state, batch)
+        self.sent += messages_of(result.state, batch, result.sent)
+        self.sequences += result.outcomes["sequence"].tolist()
         self.state = result.state
         assert all(list(part) == list(range(len(part))) for part in entries(result.postings))
         legs = legs_of(self.state, result.postings)
         self.outcomes += map(json.loads, outcome_values(batch, result.outcomes, result.postings, legs, 3))
         names = balance_names(self.state, result.changes["balance"])
         for name, row in zip(names, result.changes, strict=True):
-            self.changes.append({**name._asdict(), **balance(row), "offset": int(batch.records.offset[row["message"]])})
+            where = {"sequence": int(row["sequence"]), "offset": int(batch.records.offset[row["message"]])}
+            self.changes.append({**name._asdict(), **balance(row), **where})
         return [Verdict(verdict).reason for verdict in result.verdict]
 
     def restored(self) -> Machine:
@@ -395,6 +406,7 @@ class Machine:
         other = Machine(self.memory)
         other.state = rebuild(copied(self.state, other.state, PERSISTED))
         other.outcomes, other.changes = list(self.outcomes), list(self.changes)
+        other.sequences, other.sent = list(self.sequences), list(self.sent)
         return other
 
     def balances(self) -> dict[Key, tuple[int, int]]:
@@ -442,7 +454,7 @@ def told(change: dict[str, Any]) -> dict[str, Any]:
     """A balance change of the reference as the machine has it."""
     named = {name: change[name] for name in ("user_id", "wallet_id", "asset")}
     amounts = {name: units(change[name]) for name in ("total", "available", "locked")}
-    return {**named, **amounts, "offset": change["cause"]["offset"]}
+    return {**named, **amounts, "sequence": change["sequence"], "offset": change["cause"]["offset"]}
 
 
 def same(machine: Machine, model: Reference) -> None:
@@ -452,6 +464,10 @@ def same(machine: Machine, model: Reference) -> None:
     assert machine.outcomes == model.outcomes
     assert [list(outcome) for outcome in machine.outcomes] == [list(outcome) for outcome in model.outcomes]
     assert machine.changes == [told(change) for change in model.balance_changes]
+    assert machine.sequences == model.ledger.sequences
+    assert [(key.decode(), json.loads(value)) for key, value in machine.sent] == [
+        (message["user_id"], message) for message in model.ledger.sent
+    ]
     expected = {key: (units(each["available"]), units(each["locked"])) for key, each in model.balances.items()}
     assert machine.balances() == expected
     assert machine.remembered() == set(hashes(model.remembered("transactions", 3)))
@@ -498,3 +514,49 @@ def test_kernel_remembers_the_same(steps: list[tuple[int, str]], memory: int, da
         same(machine, model)
         if data.draw(st.integers(0, 4)) == 0:
             machine = machine.restored()
+
+
+def crossing(event: dict[str, Any]) -> dict[str, Any]:
+    """Every other TRANSFER goes to the other user."""
+    if event["type"] != "TRANSFER" or ord(event["transaction_id"][-1]) % 2:
+        return event
+    other = {"user_id": "u2" if event["user_id"] == "u1" else "u1", "wallet_id": "w1"}
+    return {**event, "counterparty": other}
+
+
+def in_transit(model: Reference) -> dict[str, int]:
+    """By asset, where there is any."""
+    found: dict[str, int] = defaultdict(int)
+    for outcome in model.outcomes:
+        for posting in outcome["postings"]:
+            if posting["account"] == "transit":
+                found[posting["asset"]] += units(posting["amount"])
+    return {asset: total for asset, total in found.items() if total}
+
+
+@RUN
+@given(HISTORIES, MEMORIES, st.data())
+def test_kernel_transfers_between_users_are_as_the_reference_has_them(
+    history: list[dict[str, Any]], memory: int, data: st.DataObject
+) -> None:
+    """Steps come sooner or later, between any other events; what was sent is there once, or on its way."""
+    machine, model, taken = Machine(memory), Reference(id_memory=memory), 0
+    stuck: dict[str, int] = defaultdict(int)
+    for offset, event in enumerate([*map(crossing, history), None]):
+        if event is not None:
+            expected = feed(model, offset, event)
+            assert machine.feed([record(event)], offset) == [expected]
+            same(machine, model)
+        while taken < len(machine.sent) and (event is None or data.draw(st.booleans())):
+            key, value = machine.sent[taken]
+            assert model.feed("transfers", 3, taken, NOW_MS, key, value) == "applied"
+            assert machine.feed([(key, value)], taken, "transfers") == ["applied"]
+            same(machine, model)
+            message = json.loads(value)
+            if message["step"] in ("RETURN", "GRANT") and model.outcomes[-1]["status"] == "FAILED":
+                stuck[message["asset"]] += units(message["amount"])
+            taken += 1
+        if data.draw(st.integers(0, 4)) == 0:
+            machine = machine.restored()
+    assert in_transit(model) == stuck
+    assert not [each for each in model.ledger.transactions(3).values() if each.waits]

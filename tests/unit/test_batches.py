@@ -227,6 +227,7 @@ def test_transactions_are_outcomes_with_the_balance_after() -> None:
     put(rows, "total", "99", "99")
     put(rows, "available", "90", "90")
     put(rows, "locked", "9", "9")
+    rows["sequence"] = [5, 6]
     made = batches.transactions(wallet_events(), rows)
     made.validate(full=True)
     first, second = made.to_pylist()
@@ -245,6 +246,7 @@ def test_transactions_are_outcomes_with_the_balance_after() -> None:
         "balance_total": D(99),
         "balance_available": D(90),
         "balance_locked": D(9),
+        "balance_sequence": 5,
         "occurred_at": AT,
         "source_topic": "transactions",
         "source_partition": 1,
@@ -275,11 +277,12 @@ def test_balance_changes_name_whose_they_are() -> None:
     put(rows, "total", "9")
     put(rows, "available", "8")
     put(rows, "locked", "1")
+    rows["sequence"] = 7
     made = batches.balance_changes(wallet_events(), rows, [BalanceName("u", "x", "BTC")])
     made.validate(full=True)
     assert made.to_pylist() == [
         {"user_id": "u", "wallet_id": "x", "asset": "BTC", "transaction_id": "f1", "total": D(9), "available": D(8),
-         "locked": D(1), "occurred_at": AT, "source_topic": "transactions", "source_partition": 1,
+         "locked": D(1), "sequence": 7, "occurred_at": AT, "source_topic": "transactions", "source_partition": 1,
          "source_offset": 51}
     ]  # fmt: skip
 

@@ -49,7 +49,7 @@ def test_the_messages_do_not_change_between_machines_and_versions() -> None:
     """Change the digest when you mean to change the market: recorded runs depend on it."""
     assert (
         digest(list(islice(market(20, 12, 7, bad=0.1), 5_000)))
-        == "090009d279ac0edd2c077c2c1ea6e2b852bcb33a9d0599b5b5070834b3835f4d"
+        == "45d60cf692a546d33b747120d7b7f51ce87d9432a82b23319cd428812d42e268"
     )
 
 

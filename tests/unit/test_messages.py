@@ -287,7 +287,6 @@ def test_unsupported_comes_after_invalid_and_before_out_of_range() -> None:
     unsupported: tuple[dict[str, Any], ...] = (
         {"type": "HOLD", "expires_at": "2031-01-01T00:00:00Z"},
         {"type": "CONVERSION", "to_asset": "EUR"},
-        {"type": "TRANSFER", "counterparty": {"user_id": "another", "wallet_id": "w"}},
     )
     for fields in unsupported:
         assert verdict("transactions", **fields) == UNSUPPORTED

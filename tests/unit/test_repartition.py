@@ -43,7 +43,7 @@ def filled() -> tuple[AccountPartition, PricePartition]:
     account.take_marks(decode_marks(records_of("marks", 0, marks)))
     take_trades(account, batch("trades"))
     take_transactions(account, batch("transactions"))
-    account.store.state.applied.rows["offset"] = (700, 80, 9)
+    account.store.state.applied.rows["offset"] = (700, 80, 9, 6)
     price.store.state.applied.rows["offset"] = 60
     return account, price
 
@@ -114,7 +114,7 @@ def test_accounts_go_with_their_users(partitions: tuple[AccountPartition, PriceP
         assert rows(store, "trade_ids").tobytes() == rows(account.store, "trade_ids").tobytes()
         assert rows(store, "heads").tobytes() == rows(account.store, "heads").tobytes()
         assert len(rows(store, "trade_ids")) == SETTINGS.id_memory
-        assert rows(store, "applied")["offset"].tolist() == ([700, 80, 9] if number == NUMBER else [-1, -1, -1])
+        assert rows(store, "applied")["offset"].tolist() == ([700, 80, 9, 6] if number == NUMBER else [-1] * 4)
         assert len(rows(store, "strings")) < len(rows(account.store, "strings"))
     assert after == before
     assert all(len(found) > 5 for found in before.values())

@@ -167,25 +167,34 @@ def test_portfolios_are_the_highest_sequence(client: Client, settings: Settings)
 def test_balances_are_the_last_of_each_whether_an_outcome_or_a_change_beside_one(
     client: Client, settings: Settings
 ) -> None:
+    """By number, wherever the messages lie; those of before there were numbers, by their place."""
     outcomes = """
         INSERT INTO {db}.transactions
-            (user_id, wallet_id, asset, balance_total, balance_available, balance_locked, source_offset)
-        VALUES ('u', 'w', 'USD', 100, 100, 0, 3), ('u', 'w', 'USD', 90, 80, 10, 4), ('u', 'w', 'BTC', 1, 1, 0, 1)
+            (user_id, wallet_id, asset, balance_total, balance_available, balance_locked, balance_sequence,
+             source_topic, source_offset)
+        VALUES
+            ('u', 'w', 'USD', 100, 100, 0, 0, 'transactions', 3), ('u', 'w', 'USD', 91, 91, 0, 0, 'transactions', 9),
+            ('u', 'w', 'USD', 90, 80, 10, 2, 'transfers', 0), ('u', 'w', 'BTC', 1, 1, 0, 1, 'transactions', 9),
+            ('u', 'w', 'EUR', 5, 5, 0, 0, 'transactions', 3), ('u', 'w', 'EUR', 4, 4, 0, 0, 'transactions', 4)
     """
     changes = """
-        INSERT INTO {db}.balance_changes (user_id, wallet_id, asset, total, available, locked, source_offset)
-        VALUES ('u', 'w', 'USD', 95, 95, 0, 2), ('u', 'w', 'BTC', 3, 1, 2, 4), ('u', 'x', 'BTC', 7, 7, 0, 5)
+        INSERT INTO {db}.balance_changes
+            (user_id, wallet_id, asset, total, available, locked, sequence, source_topic, source_offset)
+        VALUES
+            ('u', 'w', 'USD', 95, 95, 0, 1, 'transactions', 8), ('u', 'w', 'BTC', 3, 1, 2, 2, 'transactions', 4),
+            ('u', 'x', 'BTC', 7, 7, 0, 1, 'transactions', 5)
     """
     for insert in (outcomes, changes):
         client.command(insert.replace("{db}", settings.clickhouse_database))
     query = "SELECT user_id, wallet_id, asset, total, available, locked FROM {db}.balances ORDER BY wallet_id, asset"
     assert ask(client, settings, query) == [
         ("u", "w", "BTC", D(3), D(1), D(2)),
+        ("u", "w", "EUR", D(4), D(4), D(0)),
         ("u", "w", "USD", D(90), D(80), D(10)),
         ("u", "x", "BTC", D(7), D(7), D(0)),
     ]
     query = "SELECT total FROM {db}.balance_history WHERE wallet_id = 'w' AND asset = 'USD' ORDER BY source_offset"
-    assert ask(client, settings, query) == [(D(95),), (D(100),), (D(90),)]
+    assert ask(client, settings, query) == [(D(90),), (D(100),), (D(95),), (D(91),)]
 
 
 def test_open_alerts_are_those_whose_last_change_is_no_resolution(client: Client, settings: Settings) -> None:

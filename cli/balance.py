@@ -28,7 +28,7 @@ FROM
     FROM balance_history
     WHERE user_id = {user:String} AND ({wallet:String} = '' OR wallet_id = {wallet:String})
     WINDOW booked AS (
-        PARTITION BY wallet_id, asset ORDER BY source_partition, source_offset
+        PARTITION BY wallet_id, asset ORDER BY sequence, source_partition, source_offset
         ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
     )
 )

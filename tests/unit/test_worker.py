@@ -247,7 +247,7 @@ async def test_a_partition_that_cannot_be_published_holds_up_no_other(
     checkpoint = worker._cut(last=False)
     assert checkpoint is not None
     assert [cut.partition.number for cut in checkpoint.cuts] == [0]
-    assert checkpoint.made.sources.keys() == {("trades", 0), ("transactions", 0), ("risk_limits", 0)}
+    assert checkpoint.made.sources.keys() == {("trades", 0), ("transactions", 0), ("risk_limits", 0), ("transfers", 0)}
     assert [worker.accounts[number].mending for number in (0, 1)] == [False, True]
 
 

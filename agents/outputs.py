@@ -50,7 +50,7 @@ class Publisher:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._causes = cause_topics(settings.topic_prefix)
-        self._topic = {name: settings.topic(name) for name in (*topics.OUTPUTS, *topics.INTERNAL, topics.TRANSFERS)}
+        self._topic = {name: settings.topic(name) for name in topics.WRITTEN}
 
     def publication(self, cuts: Sequence[PartitionCut], analytics_partition: int) -> Publication:
         """All records of one checkpoint; its analytics rows go to one partition of `analytics`."""

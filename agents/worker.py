@@ -225,7 +225,7 @@ class Worker:
         pause = 0.2
         while not self._stopping.is_set():
             try:
-                await self._connection.know(self.settings.topic(name) for name in (*topics.OUTPUTS, *topics.INTERNAL))
+                await self._connection.know(self.settings.topic(name) for name in topics.WRITTEN)
                 await self._checkpointer.open()
                 return
             except (KafkaError, OSError) as error:

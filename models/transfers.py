@@ -21,7 +21,7 @@ from assetstream.models.decimals import texts_of
 from assetstream.models.decode import TransferBatch
 from assetstream.models.int128 import at, in_range, inline, kernel, zero
 from assetstream.models.interning import became_final, find_id, new_event
-from assetstream.models.messages import Step, TransactionStatus, codes, from_micros, time_text
+from assetstream.models.messages import Step, TransactionStatus, TransactionType, codes, from_micros, time_text
 from assetstream.models.outputs import Account, Code, decimal_column
 from assetstream.models.rows import CLAIMED, REVERSED, touch
 from assetstream.models.state import reserve, text
@@ -52,6 +52,7 @@ _WALLET, _ASSET, _OTHER_USER, _OTHER_WALLET = 2, 3, 8, 9
 _OF_EVENT, _OF_TRANSFER = (0, 9), (6, 7)
 _CREDIT, _RETURN, _CLAIM, _GRANT, _DENY = (np.uint8(step.code) for step in Step)
 _COMPLETED, _FAILED = np.uint8(TransactionStatus.COMPLETED.code), np.uint8(TransactionStatus.FAILED.code)
+_TRANSFER = np.uint8(TransactionType.TRANSFER.code)
 _OF_WALLET, _FEES, _TRANSIT = (np.uint8(Account[name]) for name in ("WALLET", "FEES", "TRANSIT"))
 _NO_CODE, _INSUFFICIENT = np.uint8(Code.NONE), np.uint8(Code.INSUFFICIENT_FUNDS)
 _NOT_ALLOWED = np.uint8(Code.NOT_ALLOWED)
@@ -136,7 +137,7 @@ def _refuse(events, batch, m, balance):  # type: ignore[no-untyped-def]
     """Remember that the credit of message m was refused: what never arrived can't be claimed."""
     row = new_event(events, batch.credit[m, 0], batch.credit[m, 1])
     event = events.table.rows[row]
-    event.seen, event.status, event.type = np.uint8(1 << _FAILED), _FAILED, batch.type[m]
+    event.seen, event.status, event.type = np.uint8(1 << _FAILED), _FAILED, _TRANSFER
     event.terms, event.flags, event.balance = np.uint64(0), np.uint8(0), np.uint32(balance)
     event.other, event.method = np.int32(-1), np.int32(-1)
     event.to_user, event.to_wallet = np.int32(-1), np.int32(-1)

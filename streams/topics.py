@@ -21,6 +21,8 @@ ANALYTICS = "analytics"
 #: what operators did: skips and replays, one record per deed
 OPERATIONS = "operations"
 INTERNAL = (ACCOUNT_CHANGELOG, PRICE_CHANGELOG, MARKS, ANALYTICS, OPERATIONS)
+#: what a worker writes to in its transactions
+WRITTEN = (*OUTPUTS, TRANSFERS, *INTERNAL)
 
 MIB = 1 << 20
 FOREVER = {"retention.ms": "-1", "retention.bytes": "-1"}

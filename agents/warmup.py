@@ -15,11 +15,18 @@ from assetstream.agents.prices import take_prices
 from assetstream.agents.risk_limits import take_risk_limits
 from assetstream.agents.trades import take_trades
 from assetstream.agents.transactions import take_transactions
+from assetstream.agents.transfers import take_transfers
 from assetstream.models.decode import compile_kernels, decode_marks
 from assetstream.models.market import market
 from assetstream.models.records import Records, records_of
 from assetstream.streams.batch_writer import BatchWriter
 from assetstream.streams.settings import Settings
+
+#: what no market publishes
+TRANSFER = (
+    b'{"step":"CREDIT","transaction_id":"a","user_id":"a","wallet_id":"a","other_user_id":"b","other_wallet_id":"b",'
+    b'"asset":"USD","amount":"1","occurred_at":"1970-01-01T00:00:00Z"}'
+)
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +46,7 @@ def warm_up(settings: Settings) -> None:
     account.take_marks(decode_marks(records_of(settings.topic("marks"), 0, published)))
     take_risk_limits(account, _records(settings, "risk_limits", by_topic))
     take_transactions(account, _records(settings, "transactions", by_topic))
+    take_transfers(account, _records(settings, "transfers", {"transfers": [(b"a", TRANSFER)]}))
     take_trades(account, _records(settings, "trades", by_topic))
     account.take_marks(decode_marks(records_of(settings.topic("marks"), 0, published, first_offset=1)))
     for partition in (account, price):

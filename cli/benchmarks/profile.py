@@ -41,7 +41,7 @@ async def _profile(settings: Settings, rounds: int, progress: Progress) -> Table
     partitions = [core.Partition(settings, number) for number in range(PARTITIONS)]
     consumer, member = _consumer(settings)
     connection = Connection(settings)
-    await connection.know(settings.topic(name) for name in (*topics.OUTPUTS, *topics.INTERNAL))
+    await connection.know(settings.topic(name) for name in topics.WRITTEN)
     checkpointer = Checkpointer(connection, member.group)
     await checkpointer.open()
     parsing = writing = 0.0

@@ -1,4 +1,4 @@
-"""Transfers between users, worked out by hand; kernel and reference side by side, each user on a partition of their own."""
+"""Transfers between users, worked out by hand: kernel and reference side by side, each user on an own partition."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Told = tuple[str, str, str, str | None, str, dict[str, str]]
 
 
 class Desk:
-    """Both partitions, and what is on its way between them; what the kernel puts out must be what the reference does."""
+    """Both partitions, and what is on its way between them; the kernel has to put out what the reference does."""
 
     def __init__(self) -> None:
         self.states = {user: new_account_state(b"USD", 100) for user in PARTITIONS}

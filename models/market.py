@@ -311,7 +311,9 @@ class Market:
         if choice < 60:
             return self._set_aside(account, cents, "HOLD" if choice % 3 else "WITHDRAWAL")
         if choice < 70:
-            other = {"user_id": (self.account() if choice % 2 else account).user, "wallet_id": "w2"}
+            other = {"user_id": account.user, "wallet_id": "w2"}
+            if choice % 2:
+                other = {"user_id": self.accounts[cents % len(self.accounts)].user, "wallet_id": "w3"}
             transfer = self._event(account, "TRANSFER", cents, fee="0.35", counterparty=other)
             self._remember(self.transfers, transfer)
             return transfer

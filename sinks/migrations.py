@@ -414,14 +414,15 @@ SELECT
     last.1 AS total,
     last.2 AS available,
     last.3 AS locked,
-    last.4 AS last_transaction_at
+    last_transaction_at
 FROM
 (
     SELECT
         user_id,
         wallet_id,
         asset,
-        argMax((total, available, locked, occurred_at), (sequence, source_partition, source_offset)) AS last
+        argMax((total, available, locked), (sequence, source_partition, source_offset)) AS last,
+        max(occurred_at) AS last_transaction_at
     FROM {db}.balance_history
     GROUP BY user_id, wallet_id, asset
 )

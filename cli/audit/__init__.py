@@ -26,7 +26,7 @@ from assetstream.cli.audit.published import (
     read_published,
 )
 from assetstream.cli.audit.rebuild import (
-    Accepted,
+    AcceptedPrices,
     Against,
     compare_marks,
     judge_transfers,
@@ -221,11 +221,14 @@ class _Audit:
 
         began = time.monotonic()
         against = Against(self.settings, published, partitions, None if behind else self.tables, self.report, more)
-        marks = {mark.source[1:] for account in state.accounts.values() for mark in account.marks().values()}
+        taken = [
+            (symbol, *mark.source[1:]) for each in state.accounts.values() for symbol, mark in each.marks().items()
+        ]
+        marks, moved = {(p, o) for _, p, o in taken}, {symbol for symbol, _, offset in taken if offset < 0}
         prices = {number: ranges[self.settings.topic("prices"), number][1] for number in state.prices}
-        accepted: dict[tuple[int, int], Accepted] = {}
+        accepted: AcceptedPrices = {}
         for family in partitions.families():
-            accepted |= rebuild_prices(against, family, state.prices, marks, prices)
+            accepted |= rebuild_prices(against, family, state.prices, marks, moved, prices)
         for number, account in state.accounts.items():
             compare_marks(self.report, number, account, accepted)
         for family in partitions.families():

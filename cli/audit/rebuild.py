@@ -46,6 +46,8 @@ TIMES = ("last_trade_at", "as_of")
 #: what a mark takes over of a price
 MARK = ("symbol", "price", "currency", "as_of")
 Accepted = dict[str, str]
+#: by (partition, offset); those of symbols that have moved by what they say too
+AcceptedPrices = dict[tuple[Any, ...], Accepted]
 #: what one message caused in a table
 Rows = tuple[dict[str, Any], ...]
 #: inputs whose ids are remembered
@@ -326,21 +328,24 @@ def rebuild_prices(
     family: range,
     found: Mapping[int, Prices],
     wanted: set[tuple[int, int]],
+    moved: set[str],
     ends: Mapping[int, int],
-) -> dict[tuple[int, int], Accepted]:
+) -> AcceptedPrices:
     """Hold the price partitions of a family against their inputs.
 
     -> the accepted prices at the `wanted` (partition, offset), which may lie behind what their partition has applied,
-    up to the log's end.
+    up to the log's end; and all of symbols that have `moved`.
     """
     reference = against.reference()
-    accepted: dict[tuple[int, int], Accepted] = {}
+    accepted: AcceptedPrices = {}
 
     def note() -> None:
         for row in reference.prices_accepted:
-            place = row["source_partition"], row["source_offset"]
+            place, price = (row["source_partition"], row["source_offset"]), {name: row[name] for name in MARK}
             if place in wanted:
-                accepted[place] = {name: row[name] for name in MARK}
+                accepted[place] = price
+            if row["symbol"] in moved:
+                accepted[tuple(price.values())] = price
 
     ends_now = {("prices", number): found[number].applied["prices"] + 1 for number in family}
     for _, inputs in against.partitions.eras(family, ("prices",), ends_now):
@@ -349,7 +354,11 @@ def rebuild_prices(
                 note()
     for number in family:
         expected = {
-            symbol: {**{name: price.fields[name] for name in MARK}, "offset": price.source.offset}
+            symbol: {
+                **{name: price.fields[name] for name in MARK},
+                # of one that moved into a partition that was added: from before its first record
+                "offset": price.source.offset if price.source.partition == number else -1,
+            }
             for symbol, price in reference.latest.items()
             if against.lies(symbol, family, number)
         }
@@ -498,13 +507,14 @@ def _determined(portfolio: Portfolio) -> Iterator[tuple[str, int]]:
             yield rule, level_of(value, limit)
 
 
-def compare_marks(report: Report, number: int, found: Account, accepted: Mapping[tuple[int, int], Accepted]) -> None:
-    """Every mark that a partition took is an accepted price."""
+def compare_marks(report: Report, number: int, found: Account, accepted: AcceptedPrices) -> None:
+    """Every mark that a partition took is an accepted price; of a symbol that has moved since, one of before."""
     for symbol, mark in found.marks().items():
         _, partition, offset = mark.source
         ours = _readable({"symbol": symbol, **mark.fields})
         where = f"account_changelog-{number} {symbol}, of prices-{partition}@{offset}"
-        report.same("marks", where, accepted.get((partition, offset)), ours)
+        place = (partition, offset) if offset >= 0 else tuple(ours[name] for name in MARK)
+        report.same("marks", where, accepted.get(place), ours)
 
 
 def _all_same(report: Report, check: str, expected: Mapping[Any, Any], found: Mapping[Any, Any], place: str) -> None:

@@ -35,6 +35,21 @@ FROM ledger_entries
 GROUP BY source_topic, source_partition, source_offset, transaction_id, asset
 HAVING sum(amount) != 0
 """
+_TRANSIT = """
+SELECT asset, toString(sum(amount)) FROM ledger_entries WHERE account = 'transit' GROUP BY asset HAVING sum(amount) != 0
+"""
+_POSTED = """
+SELECT account, asset, toString(sum(total)), toString(sum(posted))
+FROM
+(
+    SELECT concat('wallet:', user_id, '/', wallet_id) AS account, asset, total, toDecimal128(0, 18) AS posted
+    FROM balances
+    UNION ALL
+    SELECT account, asset, toDecimal128(0, 18), amount FROM ledger_entries WHERE startsWith(account, 'wallet:')
+)
+GROUP BY account, asset
+HAVING sum(total) != sum(posted)
+"""
 _BALANCES = """
 SELECT source_topic, source_partition, source_offset, toString(total), toString(available + locked)
 FROM balance_history
@@ -122,6 +137,18 @@ def judge_offsets(
         if not first <= offset <= last:
             expected = f"{bounds(first, last)}, as the state"
             report.add("group offsets", f"{place[0]}-{place[1]}", expected, f"{offset} committed")
+
+
+def judge_ledger(tables: Tables, report: Report) -> None:
+    """What the ledger's rows add up to while nothing is on its way. Raises ClickHouseAway, ClickHouseRefused."""
+    if tables.kept_since:
+        return  # rows were dropped
+    report.checked["transit is empty"] += tables.count("(SELECT DISTINCT asset FROM ledger_entries)")
+    for asset, total in tables.ask(_TRANSIT):
+        report.add("transit is empty", asset, "0", total)
+    report.checked["balance = Σ postings"] += tables.count("balances")
+    for account, asset, total, posted in tables.ask(_POSTED):
+        report.add("balance = Σ postings", f"{account} {asset}", posted, total)
 
 
 def compare_views(

@@ -400,7 +400,7 @@ def rebuild_accounts(against: Against, family: range, found: Mapping[int, Accoun
 def judge_transfers(against: Against, ends: Mapping[Place, tuple[int, int]], quiet: bool) -> None:
     """Each step that the rebuilds sent is on `transfers` once; when nothing came since, nothing else is."""
     name, found = against.settings.topic(topics.TRANSFERS), Counter[bytes]()
-    for record in read(against.settings, {place: span for place, span in ends.items() if place[0] == name}):
+    for record in read(against.settings, dict(ends)):
         value = json.loads(record.value() or b"null")
         found[told(value) if isinstance(value, dict) else b""] += 1
     against.report.checked["transfers sent"] += against.sent.total()

@@ -121,6 +121,8 @@ def test_a_clean_run_passes(rested: Audited) -> None:
     sent = len(reference.ledger.sent)
     assert found["messages"] == MESSAGES + sent == reference.counts.total()
     assert checked["transfers sent"] == sent > 0
+    assert checked["balance = Σ postings"] == len(reference.balances)
+    assert checked["transit is empty"] > 0
     assert checked["table fills"] == checked["remembered ids of trades"] == len(reference.fills) > MESSAGES / 2
     assert checked["table prices"] == len(reference.prices_accepted)
     assert checked["table transactions"] == checked["asset_transactions"] == len(reference.outcomes) > 100
@@ -234,6 +236,9 @@ def test_rows_that_were_doubled_deleted_changed_and_forged(rested: Audited) -> N
         ("applied or rejected", place(replaced)): "fills and dead_letters",
     }
     rest = {key: values[1] for key, values in found.items() if not key[0].startswith("Σ")}
+    (wallet,) = [where for check, where in rest if check == "balance = Σ postings"]
+    assert wallet.startswith("wallet:")
+    assert float(found["balance = Σ postings", wallet][0]) != float(rest.pop(("balance = Σ postings", wallet)))
     notional = rest.pop(("table fills", place(changed)))
     assert notional.startswith("notional=")
     assert rest == expected

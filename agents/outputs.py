@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from assetstream.agents.partition import PartitionCut
 from assetstream.models.decode import TransactionBatch, TransferBatch
 from assetstream.models.encode import Encoded, Names, cause_topics, encode_alerts, encode_updates
 from assetstream.models.interning import MAX_BYTES
-from assetstream.models.outcomes import BalanceName, Leg, balance_names, encoded, legs_of, outcome_values
+from assetstream.models.outcomes import Leg, balance_names, legs_of, outcome_values
 from assetstream.models.outputs import concatenated
 from assetstream.models.transfers import messages_of
 from assetstream.models.wallets import LedgerResult
@@ -138,40 +138,51 @@ class Publisher:
         ]
 
     def _outcomes(self, cuts: Sequence[PartitionCut], made: Publication, rows: dict[str, list[pa.RecordBatch]]) -> None:
-        booked = [(cut, batch, result) for cut in cuts for batch, result in cut.work.booked]
-        for kind in (TransactionBatch, TransferBatch):
-            if parts := [part for part in booked if isinstance(part[1], kind)]:
-                self._booked(parts, made, rows)
-        sent = [each for cut, batch, result in booked for each in messages_of(cut.state, batch, result.sent)]
-        if sent:
+        booked = [
+            _Booked(cut, batch, result, legs_of(cut.state, result.postings))
+            for cut in cuts
+            for batch, result in cut.work.booked
+        ]
+        # in the order in which they were booked, whatever told of them: a balance is seen as it moved
+        if told := [record for part in booked for record in part.outcomes()]:
+            made.outputs.append(outgoing_of(self._topic["asset_transactions"], told))
+        if sent := [each for part in booked for each in messages_of(part.cut.state, part.batch, part.result.sent)]:
             records = [(partition_of(key, self._settings.partitions), key, value) for key, value in sent]
             made.outputs.append(outgoing_of(self._topic[topics.TRANSFERS], records))
+        for kind in (TransactionBatch, TransferBatch):
+            if parts := [part for part in booked if isinstance(part.batch, kind)]:
+                self._ledger_rows(parts, rows)
 
-    def _booked(
-        self,
-        parts: Sequence[tuple[PartitionCut, Any, LedgerResult]],
-        made: Publication,
-        rows: dict[str, list[pa.RecordBatch]],
-    ) -> None:
-        """What became of batches of one kind."""
-        values: list[bytes] = []
-        legs: list[Leg] = []
-        others: list[BalanceName] = []
-        for cut, batch, result in parts:
-            posted = legs_of(cut.state, result.postings)
-            values += outcome_values(batch, result.outcomes, result.postings, posted, cut.partition.number)
-            legs += posted
-            others += balance_names(cut.state, result.changes["balance"])
-        batch, first, partition = batches.joined([batch for _, batch, _ in parts])
-        outcomes = _renumbered([result.outcomes for _, _, result in parts], first)
-        message = outcomes["message"]
-        users = Names(batch.data, batch.text_at[1][message], batch.text_len[1][message])
-        self._publish(made, "asset_transactions", partition[message], users, encoded(values))
+    @staticmethod
+    def _ledger_rows(parts: Sequence[_Booked], rows: dict[str, list[pa.RecordBatch]]) -> None:
+        """The rows of batches of one kind."""
+        batch, first, partition = batches.joined([part.batch for part in parts])
+        outcomes, postings, changes = (
+            _renumbered([getattr(part.result, name) for part in parts], first)
+            for name in ("outcomes", "postings", "changes")
+        )
+        legs = [leg for part in parts for leg in part.legs]
+        others = [name for part in parts for name in balance_names(part.cut.state, part.result.changes["balance"])]
         rows.setdefault("transactions", []).append(batches.transactions(batch, outcomes, partition))
-        postings = _renumbered([result.postings for _, _, result in parts], first)
         rows.setdefault("ledger_entries", []).append(batches.ledger_entries(batch, postings, legs, partition))
-        changes = _renumbered([result.changes for _, _, result in parts], first)
         rows.setdefault("balance_changes", []).append(batches.balance_changes(batch, changes, others, partition))
+
+
+class _Booked(NamedTuple):
+    """What became of one batch of wallet events, or of transfers; `legs` of its postings."""
+
+    cut: PartitionCut
+    batch: Any
+    result: LedgerResult
+    legs: list[Leg]
+
+    def outcomes(self) -> list[tuple[int, bytes | None, bytes]]:
+        """(partition, key, value) of each outcome."""
+        batch, result, number = self.batch, self.result, self.cut.partition.number
+        values = outcome_values(batch, result.outcomes, result.postings, self.legs, number)
+        message = result.outcomes["message"]
+        spans = zip(batch.text_at[1][message].tolist(), batch.text_len[1][message].tolist(), values, strict=True)
+        return [(number, batch.data[at : at + size].tobytes(), value) for at, size, value in spans]
 
 
 def _renumbered(parts: Sequence[np.ndarray], first: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from assetstream.models.decimals import texts_of
-from assetstream.models.encode import Encoded
 from assetstream.models.messages import TransactionStatus, TransactionType, codes, from_micros, time_text
 from assetstream.models.outputs import Account, Code, decimal_column
 from assetstream.models.state import text
@@ -114,11 +113,6 @@ def outcome_values(
         for i, kind, amount, fee, status, code, total, available, locked in columns
     ]
     return [json.dumps(each, separators=(",", ":"), ensure_ascii=False).encode() for each in made]
-
-
-def encoded(values: list[bytes]) -> Encoded:
-    """Messages as (all bytes, the end of each)."""
-    return np.frombuffer(b"".join(values), np.uint8), np.cumsum([len(value) for value in values], dtype=np.int64)
 
 
 def _text(batch: TransactionBatch | TransferBatch, field: int, i: int) -> str:

@@ -527,6 +527,7 @@ class Check:
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline, self.reference = pipeline, pipeline.reference
         self.prefix, self.database = pipeline.settings.topic_prefix, pipeline.settings.clickhouse_database
+        pipeline.feed()  # what moves balances is fed when all of it is settled
         self.records: dict[str, list[Record]] = {name: [] for name in (*OUTPUTS, "settlement_events")}
         for record in pipeline.read(*self.records):
             self.records[record.topic].append(record)

@@ -40,7 +40,7 @@ from assetstream.models.decode import decode_marks
 from assetstream.models.records import Records, records_of
 from assetstream.models.verdicts import Verdict
 from assetstream.streams import faults, membership, metrics, operations, outages, topics
-from assetstream.streams.admin import BrokerAway
+from assetstream.streams.admin import BrokerAway, log_offsets
 from assetstream.streams.app import crash, make_app, raw_topic
 from assetstream.streams.checkpoint import Checkpointer, CheckpointFailed, Committed
 from assetstream.streams.connection import Connection, GroupOffsets
@@ -49,7 +49,7 @@ from assetstream.streams.reading import Unreadable
 from assetstream.streams.settings import Settings
 from assetstream.streams.transaction import abort_left_open
 from assetstream.streams.transport import Run, Stalls
-from assetstream.tables.restore import Progress, Superseded, offsets, restore
+from assetstream.tables.restore import Progress, Superseded, restore
 from assetstream.tables.snapshots import Snapshots
 
 log = structlog.get_logger(__name__)
@@ -321,7 +321,7 @@ class Worker:
         topic = self.settings.topic(name)
         if last is not None and last[0] == expected:
             tp = TopicPartition(topic, number)
-            begins = await asyncio.to_thread(offsets, self.settings, {tp: OffsetSpec.earliest()}, True)
+            begins = await asyncio.to_thread(log_offsets, self.settings, {tp: OffsetSpec.earliest()}, True)
             self._check_not_lost(name, number, expected, begins[topic, number])
         self._gaps[key] = (expected, now)
         await self.app.consumer.seek(TP(topic, number), expected)
@@ -776,7 +776,7 @@ class Worker:
             for partition in loaded
             for name in partition.inputs
         }
-        return offsets(self.settings, wanted, True) if wanted else {}
+        return log_offsets(self.settings, wanted, True) if wanted else {}
 
 
 def _weight(records: Records) -> int:

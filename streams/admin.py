@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -66,6 +66,17 @@ class TopicMismatch(RuntimeError):
     def __init__(self, differences: list[str]) -> None:
         self.differences = differences
         super().__init__("\n".join(differences))
+
+
+def log_offsets(
+    settings: Settings, wanted: Mapping[TopicPartition, OffsetSpec], uncommitted: bool
+) -> dict[tuple[str, int], int]:
+    """Log offsets by (topic, partition), asked for once, by who tries again anyway. Raises KafkaException."""
+    admin = AdminClient(settings.kafka(log_level=0))
+    admin.list_topics(timeout=10)  # connect first: see `Admin.offsets`
+    level = IsolationLevel.READ_UNCOMMITTED if uncommitted else IsolationLevel.READ_COMMITTED
+    futures = admin.list_offsets(dict(wanted), isolation_level=level, request_timeout=10)
+    return {(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()}
 
 
 class Admin:

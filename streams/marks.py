@@ -11,11 +11,12 @@ import threading
 from collections.abc import Callable, Sequence
 
 import structlog
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka.admin import OffsetSpec
 
 from assetstream.models.records import Records, records_of
 from assetstream.streams import topics
+from assetstream.streams.admin import log_offsets
 from assetstream.streams.batch_writer import BatchWriter, outgoing_of, partition_of
 from assetstream.streams.connection import Connection
 from assetstream.streams.settings import Settings
@@ -142,14 +143,8 @@ class MarkFollower:
             consumer.close()
 
     def _ends(self, partitions: list[TopicPartition]) -> dict[int, int]:
-        admin = AdminClient(self._settings.kafka(log_level=0))
-        admin.list_topics(timeout=10)  # connect first: see `tables/restore.py`
-        futures = admin.list_offsets(
-            dict.fromkeys(partitions, OffsetSpec.latest()),
-            isolation_level=IsolationLevel.READ_COMMITTED,
-            request_timeout=10,
-        )
-        return {tp.partition: future.result().offset for tp, future in futures.items()}
+        found = log_offsets(self._settings, dict.fromkeys(partitions, OffsetSpec.latest()), False)
+        return {partition: offset for (_, partition), offset in found.items()}
 
     def _take(self, messages: list) -> None:
         fresh: dict[bytes, bytes] = {}

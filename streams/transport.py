@@ -30,8 +30,6 @@ FETCH_WAIT_MS = 100
 #: under load the broker collects this long, or this much, before it answers: a fetch of a few records for each of many
 #: partitions costs nearly what one of a few hundred does, and nothing is visible before the next checkpoint anyway
 COLLECT_MS, COLLECT_BYTES = 10, 256 << 10
-#: most bytes per partition and fetch: a few thousand trades, so that one batch never holds up a checkpoint for long
-PARTITION_FETCH_BYTES = 2 << 20
 #: how long leaving the group may take: with the broker away Faust would wait for a minute
 LEAVE_S = 8.0
 #: records that wait so long, while we do nothing, were dropped on their way

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import OffsetSpec
 
 from assetstream.streams import faults
+from assetstream.streams.admin import log_offsets
 from assetstream.streams.settings import Settings
 from assetstream.tables.changelog import ChangelogError
 from assetstream.tables.snapshot import Damaged, Snapshot
@@ -56,15 +57,6 @@ class Superseded(Exception):
     """The assignment that this restore was for is over."""
 
 
-def offsets(settings: Settings, wanted: Mapping[TopicPartition, OffsetSpec], uncommitted: bool) -> dict:
-    """Log offsets by (topic, partition). Raises KafkaException."""
-    admin = AdminClient(settings.kafka(log_level=0))
-    admin.list_topics(timeout=10)  # connect first: who asks for offsets while it connects waits 3 s now and then
-    level = IsolationLevel.READ_UNCOMMITTED if uncommitted else IsolationLevel.READ_COMMITTED
-    futures = admin.list_offsets(dict(wanted), isolation_level=level, request_timeout=10)
-    return {(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()}
-
-
 def restore(
     settings: Settings,
     topic: str,
@@ -86,8 +78,8 @@ def restore(
         return
     faults.reach("restore.begin")
     tps = [TopicPartition(topic, p) for p in stores]
-    begins = offsets(settings, dict.fromkeys(tps, OffsetSpec.earliest()), True)
-    ends = offsets(settings, dict.fromkeys(tps, OffsetSpec.latest()), True)
+    begins = log_offsets(settings, dict.fromkeys(tps, OffsetSpec.earliest()), True)
+    ends = log_offsets(settings, dict.fromkeys(tps, OffsetSpec.latest()), True)
     lasts: dict[int, tuple[int, bytes]] = {}
     for p, store in stores.items():
         begin, end = begins[topic, p], ends[topic, p]
@@ -209,7 +201,7 @@ def _from_kafka(
             if not told and time.monotonic() > deadline - STUCK_S + UNDECIDED_S:
                 told = True
                 tps = [TopicPartition(topic, p) for p in waiting]
-                stable = offsets(settings, dict.fromkeys(tps, OffsetSpec.latest()), False)
+                stable = log_offsets(settings, dict.fromkeys(tps, OffsetSpec.latest()), False)
                 held_up = {p for p in waiting if stable[topic, p] < ends[topic, p]}  # the others are only slow to come
                 if held_up:
                     undecided(held_up)

@@ -380,19 +380,56 @@ CREATE TABLE IF NOT EXISTS {{db}}.balance_changes
     total Decimal(38, 18),
     available Decimal(38, 18),
     locked Decimal(38, 18),
-    sequence Int64,
     occurred_at DateTime64(6, 'UTC'),
     {_SOURCE}
 )
 ENGINE = MergeTree ORDER BY (user_id, wallet_id, asset, source_offset) {_SETTINGS}
 """
 
+_BALANCE_HISTORY = """
+CREATE OR REPLACE VIEW {db}.balance_history AS
+SELECT
+    user_id, wallet_id, asset, transaction_id, balance_total AS total, balance_available AS available,
+    balance_locked AS locked, occurred_at, source_topic, source_partition, source_offset
+FROM {db}.transactions
+UNION ALL
+SELECT
+    user_id, wallet_id, asset, transaction_id, total, available,
+    locked, occurred_at, source_topic, source_partition, source_offset
+FROM {db}.balance_changes
+"""
+
+_BALANCES_OF_ALL = """
+CREATE OR REPLACE VIEW {db}.balances AS
+SELECT
+    user_id,
+    wallet_id,
+    asset,
+    last.1 AS total,
+    last.2 AS available,
+    last.3 AS locked,
+    last.4 AS last_transaction_at
+FROM
+(
+    SELECT
+        user_id,
+        wallet_id,
+        asset,
+        argMax((total, available, locked, occurred_at), (source_partition, source_offset)) AS last
+    FROM {db}.balance_history
+    GROUP BY user_id, wallet_id, asset
+)
+"""
+
 # Balances move by messages of several topics: what is told of one is numbered. Rows of before have 0, and their order.
 _BALANCE_SEQUENCE = """
+ALTER TABLE {db}.balance_changes ADD COLUMN IF NOT EXISTS sequence Int64 DEFAULT 0 AFTER locked
+"""
+_OUTCOME_SEQUENCE = """
 ALTER TABLE {db}.transactions ADD COLUMN IF NOT EXISTS balance_sequence Int64 DEFAULT 0 AFTER balance_locked
 """
 
-_BALANCE_HISTORY = """
+_NUMBERED_HISTORY = """
 CREATE OR REPLACE VIEW {db}.balance_history AS
 SELECT
     user_id, wallet_id, asset, transaction_id, balance_total AS total, balance_available AS available,
@@ -405,7 +442,7 @@ SELECT
 FROM {db}.balance_changes
 """
 
-_BALANCES_OF_ALL = """
+_NUMBERED_BALANCES = """
 CREATE OR REPLACE VIEW {db}.balances AS
 SELECT
     user_id,
@@ -448,10 +485,11 @@ MIGRATIONS = (
         ),
     ),
     Migration(2, "the latest of each when partitions have been added", _BY_PLACE),
+    Migration(3, "balances that an event moves beside its own", (_BALANCE_CHANGES, _BALANCE_HISTORY, _BALANCES_OF_ALL)),
     Migration(
-        3,
-        "balances that an event moves beside its own",
-        (_BALANCE_CHANGES, _BALANCE_SEQUENCE, _BALANCE_HISTORY, _BALANCES_OF_ALL),
+        4,
+        "balances that messages of several topics move",
+        (_BALANCE_SEQUENCE, _OUTCOME_SEQUENCE, _NUMBERED_HISTORY, _NUMBERED_BALANCES),
     ),
 )
 VERSION = MIGRATIONS[-1].version

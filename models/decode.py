@@ -122,6 +122,7 @@ class TradeBatch(NamedTuple):
     side: np.ndarray  # uint8[n]
     asset_type: np.ndarray  # uint8[n], 255: null
     id: np.ndarray  # uint64[n, 2], of (user_id, trade_id)
+    method: np.ndarray  # uint64[n, 2], of broker
     body: np.ndarray  # uint64[n, 2]
 
 
@@ -448,6 +449,7 @@ def _limbs(value: Decimal) -> tuple[int, int]:
 _SIDES = fields(codes(messages.Side))
 _ASSET_TYPES = fields(codes(messages.AssetType))
 _TRADE = fields((*TRADE_TEXT, "quantity", "price", "fee", "executed_at", "side", "asset_type"))
+_BROKER = TRADE_TEXT.index("broker")
 _QUANTITY, _PRICE, _FEE, _EXECUTED_AT, _SIDE, _ASSET_TYPE = range(8, 14)
 _TRADE_RULES = _rules((*_ID, 0), (*_ID, 0), (*_ID, 0), (*_ID, 0), (*_SYMBOL, 0), (*_SYMBOL, 0), (*_ID, 1), (*_TEXT, 1))
 
@@ -466,6 +468,7 @@ class _TradeColumns(NamedTuple):
     side: np.ndarray
     asset_type: np.ndarray
     id: np.ndarray
+    method: np.ndarray
     body: np.ndarray
 
 
@@ -473,6 +476,7 @@ class _TradeColumns(NamedTuple):
 def _hash_trade(data, out, i):  # type: ignore[no-untyped-def]
     state = absorb_text(start(), data, out.text_at[1, i], out.text_len[1, i])
     out.id[i] = finish(absorb_text(state, data, out.text_at[0, i], out.text_len[0, i]))
+    out.method[i] = finish(absorb_text(start(), data, out.text_at[_BROKER, i], out.text_len[_BROKER, i]))
     state = _absorb_texts(start(), data, out.text_at, out.text_len, i)
     state = _absorb_decimal(state, out.quantity, i)
     state = _absorb_decimal(state, out.price, i)
@@ -545,7 +549,7 @@ def decode_trades(records: Records, max_skew_us: int) -> TradeBatch:
         *_decimals(n, 3),
         np.zeros(n, np.int64),
         *_bytes(n, 2),
-        *_decimals(n, 2),
+        *_decimals(n, 3),
     )
     slow = _trades(spans, _TRADE, scratch(_TRADE), _TRADE_RULES, _SIDES, _ASSET_TYPES, max_skew_us, out)
     batch = TradeBatch(records, spans.data, out.verdict, out.key_ok, {}, *out[2:])

@@ -31,8 +31,17 @@ from assetstream.models.interning import (
     remember,
 )
 from assetstream.models.limits import PORTFOLIO_RULES, judge_portfolio, judge_position
-from assetstream.models.outputs import ALERT, FILL, INPUTS
+from assetstream.models.outputs import ALERT, FILL, INPUTS, SETTLEMENT_TOLD
 from assetstream.models.rows import TRADED, touch
+from assetstream.models.settlements import (
+    Settling,
+    asset_size,
+    book_trade,
+    exchange,
+    find_asset,
+    find_holding,
+    is_same,
+)
 from assetstream.models.state import book_of, reserve, strings_of, trade_ids_of
 from assetstream.models.valuation import (
     AT_ONCE,
@@ -47,6 +56,7 @@ from assetstream.models.valuation import (
     turn,
 )
 from assetstream.models.verdicts import Verdict
+from assetstream.models.wallets import balance_of, ledger_of, room_for
 
 if TYPE_CHECKING:
     from assetstream.models.decode import TradeBatch
@@ -54,7 +64,8 @@ if TYPE_CHECKING:
 
 _TOPIC = INPUTS.index("trades")
 #: places of a trade's texts in the batch
-_USER, _PORTFOLIO, _SYMBOL, _CURRENCY = _TEXTS = 1, 2, 4, 5
+_USER, _PORTFOLIO, _SYMBOL, _CURRENCY, _WALLET = _TEXTS = 1, 2, 4, 5, 3
+_BROKER = 7
 #: how many messages ahead each step of looking ahead is of the next
 _STRIDE = 4
 
@@ -76,15 +87,19 @@ class Held(NamedTuple):
 class TradeResult(NamedTuple):
     """What became of a batch of trades.
 
-    verdict  uint8[n], Verdict of each message
-    fills    FILL rows of the applied ones, in order
-    alerts   ALERT rows, in order
+    verdict      uint8[n], Verdict of each message
+    fills        FILL rows of the applied ones, in order
+    alerts       ALERT rows, in order
+    settlements  SETTLEMENT_TOLD rows, one an applied message, in order
+    changes      CHANGE rows: the balances that each moved, cash before asset, in order
     """
 
     state: AccountState
     verdict: np.ndarray
     fills: np.ndarray
     alerts: np.ndarray
+    settlements: np.ndarray
+    changes: np.ndarray
 
 
 @inline
@@ -133,46 +148,76 @@ def _find(strings, batch, f, m):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _look_ahead(strings, book, ids, batch, m, n, found):  # type: ignore[no-untyped-def]
+def _look_ahead(strings, book, ledger, ids, batch, m, n, found):  # type: ignore[no-untyped-def]
     """Find what is known of the next messages, a step of each, so that memory has it ready when their turn comes.
 
-    found int64[6, n]: user, portfolio id, symbol, currency (strings), portfolio and position; −1: not known, so far.
+    found int64[11, n]: user, portfolio id, symbol, currency, wallet id and asset (strings), portfolio, wallet,
+    position, and the balances of cash and asset; −1: not known, so far.
     """
     k = m + 3 * _STRIDE
     if k < n:
-        for f in range(4):
+        for f in range(5):
             found[f, k] = _find(strings, batch, _TEXTS[f], k)
+        found[5, k] = find_asset(strings, batch, k, asset_size(batch, k), found[2, k])
         prefetch(ids.index, np.int64(batch.id[k, 0] & np.uint64(len(ids.index) - 1)))
         if found[0, k] >= 0 and found[1, k] >= 0:
             expect_pair(book.portfolio_index, pair(found[0, k], found[1, k]))
+        if found[0, k] >= 0 and found[4, k] >= 0:
+            expect_pair(ledger.wallet_index, pair(found[0, k], found[4, k]))
     k = m + 2 * _STRIDE
     if 0 <= k < n:
-        found[4, k] = -1
+        found[6, k] = found[7, k] = -1
         if found[0, k] >= 0 and found[1, k] >= 0:
-            found[4, k], _ = find_pair(book.portfolio_index, pair(found[0, k], found[1, k]))
-        if found[4, k] >= 0:
-            prefetch(book.portfolios.rows, found[4, k])
-            prefetch(book.live, found[4, k])
+            found[6, k], _ = find_pair(book.portfolio_index, pair(found[0, k], found[1, k]))
+        if found[6, k] >= 0:
+            prefetch(book.portfolios.rows, found[6, k])
+            prefetch(book.live, found[6, k])
             if found[2, k] >= 0:
-                expect_pair(book.position_index, pair(found[4, k], found[2, k]))
+                expect_pair(book.position_index, pair(found[6, k], found[2, k]))
+        if found[0, k] >= 0 and found[4, k] >= 0:
+            found[7, k], _ = find_pair(ledger.wallet_index, pair(found[0, k], found[4, k]))
+        if found[7, k] >= 0:
+            expect_pair(ledger.balance_index, pair(found[7, k], max(found[3, k], np.int64(0))))
+            expect_pair(ledger.balance_index, pair(found[7, k], max(found[5, k], np.int64(0))))
     k = m + _STRIDE
     if 0 <= k < n:
-        found[5, k] = -1
-        if found[4, k] >= 0 and found[2, k] >= 0:
-            found[5, k], _ = find_pair(book.position_index, pair(found[4, k], found[2, k]))
-        if found[5, k] >= 0:
-            prefetch(book.positions.rows, found[5, k])
-            prefetch(book.base, found[5, k])
-            prefetch(book.links, found[5, k])
+        found[8, k] = -1
+        if found[6, k] >= 0 and found[2, k] >= 0:
+            found[8, k], _ = find_pair(book.position_index, pair(found[6, k], found[2, k]))
+        if found[8, k] >= 0:
+            prefetch(book.positions.rows, found[8, k])
+            prefetch(book.base, found[8, k])
+            prefetch(book.links, found[8, k])
+        for f in range(2):
+            found[9 + f, k] = find_holding(ledger, found[7, k], found[3 + 2 * f, k])
+            if found[9 + f, k] >= 0:
+                prefetch(ledger.balances.rows, found[9 + f, k])
 
 
 @kernel
-def _trades(strings, book, ids, batch, verdict, fills, alerts, found, counts):  # type: ignore[no-untyped-def]
+def _find_again(strings, book, ledger, batch, m, found):  # type: ignore[no-untyped-def]
+    """What was not known when it was looked for ahead may be there by now."""
+    for f in range(5):
+        found[f, m] = _find(strings, batch, _TEXTS[f], m)
+    found[5, m] = find_asset(strings, batch, m, asset_size(batch, m), found[2, m])
+    if found[0, m] >= 0 and found[1, m] >= 0:
+        found[6, m], _ = find_pair(book.portfolio_index, pair(found[0, m], found[1, m]))
+    if found[0, m] >= 0 and found[4, m] >= 0:
+        found[7, m], _ = find_pair(ledger.wallet_index, pair(found[0, m], found[4, m]))
+    if found[6, m] >= 0 and found[2, m] >= 0:
+        found[8, m], _ = find_pair(book.position_index, pair(found[6, m], found[2, m]))
+    for f in range(2):
+        found[9 + f, m] = find_holding(ledger, found[7, m], found[3 + 2 * f, m])
+
+
+@kernel
+def _trades(strings, book, ids, settling, batch, verdict, fills, alerts, found, counts):  # type: ignore[no-untyped-def]
     """Walk the batch in order; counts = (fills, alerts) written."""
+    ledger = settling.ledger
     n_fills, n_alerts = np.int64(0), np.int64(0)
     text, starts, sizes = batch.data, batch.text_at, batch.text_len
     for m in range(-3 * _STRIDE, len(verdict)):
-        _look_ahead(strings, book, ids, batch, m, len(verdict), found)
+        _look_ahead(strings, book, ledger, ids, batch, m, len(verdict), found)
         if m < 0 or verdict[m] >= _MALFORMED:
             continue
         quantity, price, fee = at(batch.quantity, m), at(batch.price, m), at(batch.fee, m)
@@ -190,25 +235,22 @@ def _trades(strings, book, ids, batch, verdict, fills, alerts, found, counts):  
             continue
 
         # Find what is known of it; nothing is added before it is accepted. What was found ahead stays right, rows are
-        # never removed; what was not found then may be there by now: the position, or only its currency's name.
-        user, name, symbol, currency = found[0, m], found[1, m], found[2, m], found[3, m]
-        p, i = found[4, m], found[5, m]
-        if i < 0 or currency < 0:
-            user = _find(strings, batch, _USER, m)
-            name = _find(strings, batch, _PORTFOLIO, m)
-            symbol = _find(strings, batch, _SYMBOL, m)
-            currency = _find(strings, batch, _CURRENCY, m)
-            if user >= 0 and name >= 0:
-                p, _ = find_pair(book.portfolio_index, pair(user, name))
-            if p >= 0 and symbol >= 0:
-                i, _ = find_pair(book.position_index, pair(p, symbol))
+        # never removed; what was not found then may be there by now: a row, or only the name of a currency.
+        if found[8, m] < 0 or found[3, m] < 0 or found[9, m] < 0 or found[10, m] < 0:
+            _find_again(strings, book, ledger, batch, m, found)
+        symbol, currency, p, i = found[2, m], found[3, m], found[6, m], found[8, m]
+        cash, asset = found[9, m], found[10, m]
         held = Held(zero(), zero(), zero(), zero())
         traded = i >= 0 and book.positions.rows[i].flags & TRADED != 0
         if traded:
             row = book.positions.rows[i]
             held = Held(get(row, "quantity"), get(row, "cost_basis"), get(row, "realized_pnl"), get(row, "fees"))
-        after, average, good = fill(held, batch.side[m] != 0, quantity, price, notional, fee)
-        if not good:
+        sells, time = batch.side[m] != 0, batch.executed_at[m]
+        after, average, good = fill(held, sells, quantity, price, notional, fee)
+        size = asset_size(batch, m)
+        same, waits = is_same(batch, m, size), settling.settles_at[m] > time
+        moved = exchange(ledger, cash, asset, same, sells, quantity, notional, fee, waits)
+        if not (good and moved.good):
             verdict[m] = _OUT_OF_RANGE
             continue
         if seen >= 0:
@@ -220,10 +262,15 @@ def _trades(strings, book, ids, batch, verdict, fills, alerts, found, counts):  
 
         # accepted
         remember(ids, id_lo, id_hi, body)
-        time = batch.executed_at[m]
         source = Source(time, np.uint8(_TOPIC), batch.partition, batch.offset[m])
-        if i < 0:
+        if i < 0 or cash < 0 or asset < 0:
             user = intern(strings, text, starts[_USER, m], sizes[_USER, m])
+            name = intern(strings, text, starts[_WALLET, m], sizes[_WALLET, m])
+            currency = intern(strings, text, starts[_CURRENCY, m], sizes[_CURRENCY, m])
+            cash = balance_of(ledger, user, name, currency)
+            of = intern(strings, text, starts[_SYMBOL, m], np.int32(size))
+            asset = balance_of(ledger, user, name, of)
+        if i < 0:
             name = intern(strings, text, starts[_PORTFOLIO, m], sizes[_PORTFOLIO, m])
             symbol = intern(strings, text, starts[_SYMBOL, m], sizes[_SYMBOL, m])
             if p < 0:
@@ -232,7 +279,6 @@ def _trades(strings, book, ids, batch, verdict, fills, alerts, found, counts):  
         turn(book, p, time)
         row = book.positions.rows[i]
         if not traded:
-            currency = intern(strings, text, starts[_CURRENCY, m], sizes[_CURRENCY, m])
             row.currency = np.int32(currency)
             row.flags |= np.uint8(TRADED)
             route_position(strings, book, i)
@@ -250,6 +296,7 @@ def _trades(strings, book, ids, batch, verdict, fills, alerts, found, counts):  
         n_alerts = judge_position(book, i, figures.whole, source, alerts, n_alerts)
         n_alerts = judge_portfolio(book, p, figures, source, alerts, n_alerts)
         touch_portfolio(book, p)
+        book_trade(settling, batch, m, cash, asset, moved, p, symbol, notional, waits)
 
         out = fills[n_fills]
         n_fills += 1
@@ -278,21 +325,27 @@ class _Trades(NamedTuple):
     executed_at: np.ndarray
     side: np.ndarray
     id: np.ndarray
+    method: np.ndarray
     body: np.ndarray
     partition: int
     offset: np.ndarray
 
 
-def apply_trades(state: AccountState, batch: TradeBatch) -> TradeResult:
-    """Apply decoded trades in order: positions, P&L, and the limits judged after each.
+def apply_trades(state: AccountState, batch: TradeBatch, settles_at: np.ndarray) -> TradeResult:
+    """Apply decoded trades in order: positions, P&L, wallets, and the limits judged after each.
 
-    Rejections of `batch.verdict` stay; a rejected or repeated message changes nothing. `batch` is not changed.
+    settles_at: int64[n], µs, when each settles. Rejections of `batch.verdict` stay; a rejected or repeated message
+    changes nothing. `batch` is not changed.
     """
     n = batch.records.n
-    state = reserve(state, strings=4 * n, portfolios=n, positions=n, routes=2 * n, trade_ids=n)
-    verdict = batch.verdict.copy()
+    words = int(np.maximum(batch.text_len[_BROKER] + 7, 0).sum()) // 8
+    state = reserve(state, strings=6 * n, portfolios=n, positions=n, routes=2 * n, trade_ids=n)
+    state = reserve(state, wallets=n, balances=2 * n, methods=n, words=words, settlements=n)
+    verdict, written = batch.verdict.copy(), room_for(2 * n, 0)
     fills, alerts = np.empty(n, FILL), np.empty(n * (1 + PORTFOLIO_RULES), ALERT)
-    found, counts = np.empty((6, n), np.int64), np.zeros(2, np.int64)
+    told, count = np.zeros(n, SETTLEMENT_TOLD), np.zeros(1, np.int64)
+    settling = Settling(ledger_of(state), state.settlements, state.heads, settles_at, written, told, count)
+    found, counts = np.full((11, n), -1, np.int64), np.zeros(2, np.int64)
     columns = _Trades(
         batch.data,
         batch.text_at,
@@ -304,9 +357,12 @@ def apply_trades(state: AccountState, batch: TradeBatch) -> TradeResult:
         batch.executed_at,
         batch.side,
         batch.id,
+        batch.method,
         batch.body,
         batch.records.partition,
         batch.records.offset,
     )
-    _trades(strings_of(state), book_of(state), trade_ids_of(state), columns, verdict, fills, alerts, found, counts)
-    return TradeResult(state, verdict, fills[: counts[0]], alerts[: counts[1]])
+    strings, book, ids = strings_of(state), book_of(state), trade_ids_of(state)
+    _trades(strings, book, ids, settling, columns, verdict, fills, alerts, found, counts)
+    changes = written.changes[: written.counts[2]]
+    return TradeResult(state, verdict, fills[: counts[0]], alerts[: counts[1]], told[: count[0]], changes)

@@ -26,10 +26,10 @@ from assetstream.models.int128 import (
     put,
     zero,
 )
-from assetstream.models.interning import became_final, find_id, new_event, put_id, word_at
+from assetstream.models.interning import became_final, find_id, new_event
 from assetstream.models.messages import Step, TransactionStatus, TransactionType
 from assetstream.models.outputs import Account, Code
-from assetstream.models.rows import CLAIMED, LOCKED, REVERSED, WAITING, append, touch
+from assetstream.models.rows import CLAIMED, LOCKED, REVERSED, WAITING, touch
 from assetstream.models.state import reserve
 from assetstream.models.verdicts import Verdict
 from assetstream.models.wallets import (
@@ -38,6 +38,7 @@ from assetstream.models.wallets import (
     holds,
     intern_text,
     is_open,
+    keep_text,
     ledger_of,
     open_balance,
     post,
@@ -188,26 +189,6 @@ def _post_all(written, message, kind, own, other, method, amount, fee, cost, arr
         entry = post(written, message, entry, against, own, -1, -amount)
 
 
-@kernel
-def _method(ledger, batch, m):  # type: ignore[no-untyped-def]
-    """The number of message m's payment method, which is kept when it is new; −1: it has none."""
-    size = np.int64(batch.text_len[_METHOD, m])
-    if size < 0:
-        return np.int64(-1)
-    lo, hi = batch.method[m, 0], batch.method[m, 1]
-    found = find_id(ledger.methods.rows, ledger.method_index, lo, hi)
-    if found < 0:
-        found = append(ledger.methods)
-        row = ledger.methods.rows[found]
-        row.id_lo, row.id_hi, row.size = lo, hi, np.uint32(size)
-        row.first = np.uint32(ledger.words.count[0])
-        for k in range(0, size, 8):
-            word = append(ledger.words)
-            ledger.words.rows[word].word = word_at(batch.data, batch.text_at[_METHOD, m] + k, min(8, size - k))
-        put_id(ledger.method_index, lo, found)
-    return found
-
-
 # ----------------------------------------------------------------------------------------------------------- the batch
 
 
@@ -332,7 +313,7 @@ def _book(ledger, batch, m, own, plan, written):  # type: ignore[no-untyped-def]
         set_balance(ledger, other, plan.other_available, plan.other_locked)
         tell_change(ledger, written, m, other)
     if kind in (_DEPOSIT, _WITHDRAWAL):
-        method = _method(ledger, batch, m)
+        method = keep_text(ledger, batch, _METHOD, m)
     if kind == _REVERSAL:
         event = ledger.events.table.rows[plan.original]
         amount, fee = get(event, "amount"), get(event, "fee")

@@ -86,6 +86,13 @@ class TransactionStatus(Coded):
     CANCELLED = "CANCELLED"
 
 
+class SettlementStatus(Coded):
+    PENDING = "PENDING"
+    SETTLED = "SETTLED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
 class Step(Coded):
     """Steps of a transfer between users, and of its reversal; who each is addressed to."""
 

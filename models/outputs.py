@@ -161,6 +161,9 @@ POSTING = _dtype(
 CHANGE = _dtype(("message", "<i4"), ("balance", "<i4"), _BALANCE)
 
 
+#: a settlement event that trade `message` caused: a SettlementStatus, and when it settles, µs
+SETTLEMENT_TOLD = _dtype(("message", "<i4"), ("status", "u1"), ("settles_at", "<i8"))
+
 #: what message `message` has to be told to a user of another partition, or of this one: a Step; with a Code when it is
 #: DENY; `user` and `wallet` are numbers of strings
 SENT = _dtype(

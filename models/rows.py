@@ -104,6 +104,24 @@ BALANCE = _row(
 #: where a payment is from or goes to: rows of `words` from `first` on, `size` bytes in all
 METHOD = _row(("id_lo", "<u8"), ("id_hi", "<u8"), ("first", "<u4"), ("size", "<u4"))
 
+#: what a trade brought and is still locked: `quantity` of `asset` when it was a BUY, `amount` of `cash` when a SELL
+SETTLEMENT = _row(
+    decimal("quantity"),
+    decimal("amount"),
+    decimal("fee"),
+    ("trade_id", "<u8", (8,)),  # as in STRING
+    ("settles_at", "<i8"),
+    ("opened", "<i8"),  # its number among those that were opened
+    ("portfolio", "<u4"),
+    ("symbol", "<u4"),
+    ("cash", "<u4"),  # balances
+    ("asset", "<u4"),
+    ("broker", "<i4"),  # a row of methods, −1: none
+    ("next", "<u4"),  # of a free row: the next free one, + 1
+    ("side", "u1"),
+    ("is_open", "u1"),  # else the row is free
+)
+
 #: eight bytes of a text, zero behind its end
 WORD = _row(("word", "<u8"))
 
@@ -134,7 +152,8 @@ LOCKED, REVERSED, CLAIMED, WAITING = 1, 2, 4, 8
 #: a remembered id and 64 bits of the hash of its body
 SEEN = _row(("id_lo", "<u8"), ("id_hi", "<u8"), ("body", "<u8"))
 
-#: of trade ids: where the ring is written next; of events: how many became final, and the first free row, + 1
+#: of trade ids: where the ring is written next; of events: how many became final, and the first free row, + 1; of
+#: settlements: how many were opened, and the first free row, + 1
 HEAD = _row(("next", "<i8"), ("free", "<i8"))
 
 #: the last offset of an input partition that was applied, -1: none

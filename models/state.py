@@ -38,6 +38,7 @@ from assetstream.models.rows import (
     POSITION,
     PRICE,
     SEEN,
+    SETTLEMENT,
     STRING,
     TRADED,
     WALLET,
@@ -85,6 +86,7 @@ PERSISTED: dict[str, np.dtype] = {
     "events": EVENT,
     "methods": METHOD,
     "words": WORD,
+    "settlements": SETTLEMENT,
     "heads": HEAD,
     "applied": APPLIED,
 }
@@ -114,6 +116,7 @@ class AccountState(NamedTuple):
     events: Table
     methods: Table
     words: Table
+    settlements: Table
     heads: Table
     applied: Table
     # derived
@@ -236,7 +239,7 @@ def new_account_state(base_currency: bytes, id_memory: int) -> AccountState:
         base_currency,
         id_memory,
         **{name: new_table(dtype) for name, dtype in PERSISTED.items() if name not in ("heads", "applied")},
-        heads=_starting(HEAD, [0, 0]),
+        heads=_starting(HEAD, [0, 0, 0]),
         applied=_starting(APPLIED, [-1] * ACCOUNT_INPUTS),
         lengths=np.zeros(0, np.int32),
         string_index=_index(),

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from assetstream.models.int128 import get, inline, kernel, put, zero
-from assetstream.models.interning import Events, find_pair, find_string, intern, pair, put_pair
+from assetstream.models.interning import (
+    Events,
+    find_id,
+    find_pair,
+    find_string,
+    intern,
+    pair,
+    put_id,
+    put_pair,
+    word_at,
+)
 from assetstream.models.messages import TransactionStatus
 from assetstream.models.outputs import CHANGE, OUTCOME, POSTING, SENT
 from assetstream.models.rows import Table, append, touch
@@ -125,7 +135,12 @@ def open_balance(ledger, batch, m, wallet_text, asset_text):  # type: ignore[no-
     """As `find_balance`; wallet and balance are opened when they are new."""
     user = intern_text(ledger.strings, batch, _USER, m)
     name = intern_text(ledger.strings, batch, wallet_text, m)
-    asset = intern_text(ledger.strings, batch, asset_text, m)
+    return balance_of(ledger, user, name, intern_text(ledger.strings, batch, asset_text, m))
+
+
+@kernel
+def balance_of(ledger, user, name, asset):  # type: ignore[no-untyped-def]
+    """The row of a user's balance by the numbers of three strings; wallet and balance are opened when they are new."""
     key = pair(user, name)
     wallet, slot = find_pair(ledger.wallet_index, key)
     if wallet < 0:
@@ -141,6 +156,26 @@ def open_balance(ledger, batch, m, wallet_text, asset_text):  # type: ignore[no-
         held.wallet, held.asset = np.uint32(wallet), np.uint32(asset)
         put_pair(ledger.balance_index, slot, key, balance)
     return balance
+
+
+@kernel
+def keep_text(ledger, batch, field, m):  # type: ignore[no-untyped-def]
+    """The number of a free text of message m, whose hash is its `method`: kept when it is new; −1: it has none."""
+    size = np.int64(batch.text_len[field, m])
+    if size < 0:
+        return np.int64(-1)
+    lo, hi = batch.method[m, 0], batch.method[m, 1]
+    found = find_id(ledger.methods.rows, ledger.method_index, lo, hi)
+    if found < 0:
+        found = append(ledger.methods)
+        row = ledger.methods.rows[found]
+        row.id_lo, row.id_hi, row.size = lo, hi, np.uint32(size)
+        row.first = np.uint32(ledger.words.count[0])
+        for k in range(0, size, 8):
+            word = append(ledger.words)
+            ledger.words.rows[word].word = word_at(batch.data, batch.text_at[field, m] + k, min(8, size - k))
+        put_id(ledger.method_index, lo, found)
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ balances and outputs

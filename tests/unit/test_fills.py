@@ -36,7 +36,8 @@ def trade(number: int, side: str, quantity: str, price: str, **fields: Any) -> d
 
 def book(*trades: dict[str, Any], state: AccountState | None = None, key: bytes = b"ann") -> TradeResult:
     records = records_of("trades", 0, [(key, json.dumps(t).encode()) for t in trades], 0, NOW_MS)
-    return apply_trades(state or new_account_state(b"USD", 100), decode_trades(records, 3600 * 10**6))
+    batch = decode_trades(records, 3600 * 10**6)
+    return apply_trades(state or new_account_state(b"USD", 100), batch, batch.executed_at)
 
 
 def units(row: Any, name: str) -> int:

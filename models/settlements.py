@@ -1,0 +1,178 @@
+"""What a trade does to its wallet, and when it settles (interface, section 5; docs/readings.md, "Settlement").
+
+At the trade the fee leaves, and what is given: the cash of a BUY, the asset of a SELL. What comes for it comes locked,
+and is unlocked on the settlement date. A trade is a fact: it is never refused for want of funds, so that what is
+available may become negative.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from assetstream.models.int128 import in_range, inline, kernel, put
+from assetstream.models.interning import find_pair, find_string, pair, word_at
+from assetstream.models.messages import SettlementStatus
+from assetstream.models.rows import Table, append, touch
+from assetstream.models.wallets import Ledger, Written, holds, keep_text, set_balance, tell_change
+
+_PENDING, _SETTLED = (np.uint8(SettlementStatus[name].code) for name in ("PENDING", "SETTLED"))
+_SLASH = np.uint8(ord("/"))
+#: places of a trade's texts in its batch
+_TRADE_ID, _SYMBOL, _CURRENCY, _BROKER = 0, 4, 5, 7
+#: of the row of `heads` that settlements have
+SETTLEMENT_HEAD = 2
+
+
+class Settling(NamedTuple):
+    """What the trades of a batch move, and where that is written.
+
+    settles_at  int64[n], µs: when each settles; not after `executed_at`: at once
+    told        SETTLEMENT_TOLD[n]; counts int64[1], how many are written
+    """
+
+    ledger: Ledger
+    settlements: Table
+    heads: Table
+    settles_at: np.ndarray
+    written: Written
+    told: np.ndarray
+    counts: np.ndarray
+
+
+class Exchange(NamedTuple):
+    """The two balances of a trade as they are after it; `good`: all of it is in range."""
+
+    cash: int
+    cash_locked: int
+    asset: int
+    asset_locked: int
+    good: bool
+
+
+@inline
+def asset_size(batch, m):  # type: ignore[no-untyped-def]
+    """How many bytes of a trade's symbol name the asset that it is in: of a pair A/B traded in B those of A, else all.
+
+    Reading: a pair has exactly one slash, with something on both sides.
+    """
+    at, size = batch.text_at[_SYMBOL, m], np.int64(batch.text_len[_SYMBOL, m])
+    currency, length = batch.text_at[_CURRENCY, m], np.int64(batch.text_len[_CURRENCY, m])
+    base = size - length - 1
+    if base < 1 or batch.data[at + base] != _SLASH:
+        return size
+    for k in range(length):
+        if batch.data[at + base + 1 + k] != batch.data[currency + k] or batch.data[currency + k] == _SLASH:
+            return size
+    for k in range(base):
+        if batch.data[at + k] == _SLASH:
+            return size
+    return base
+
+
+@inline
+def is_same(batch, m, size):  # type: ignore[no-untyped-def]
+    """Whether a trade's asset, the first `size` bytes of its symbol, is its currency."""
+    if size != np.int64(batch.text_len[_CURRENCY, m]):
+        return False
+    for k in range(size):
+        if batch.data[batch.text_at[_SYMBOL, m] + k] != batch.data[batch.text_at[_CURRENCY, m] + k]:
+            return False
+    return True
+
+
+@inline
+def find_asset(strings, batch, m, size, symbol):  # type: ignore[no-untyped-def]
+    """The number of a trade's asset, the first `size` bytes of its symbol; −1: not known."""
+    if size == np.int64(batch.text_len[_SYMBOL, m]):
+        return symbol
+    number, _ = find_string(
+        strings.table.rows, strings.lengths, strings.index, batch.data, batch.text_at[_SYMBOL, m], size
+    )
+    return number
+
+
+@inline
+def find_holding(ledger, wallet, asset):  # type: ignore[no-untyped-def]
+    """A wallet row's balance of an asset; −1: none, or one of them is not known."""
+    balance = np.int64(-1)
+    if wallet >= 0 and asset >= 0:
+        balance, _ = find_pair(ledger.balance_index, pair(wallet, asset))
+    return balance
+
+
+@inline
+def _fits(available, locked):  # type: ignore[no-untyped-def]
+    # (a sum of two amounts in range wraps to one that isn't)
+    return in_range(available) and in_range(locked) and in_range(available + locked)
+
+
+@kernel
+def exchange(ledger, cash, asset, same, sells, quantity, notional, fee, waits):  # type: ignore[no-untyped-def]
+    """What balance rows `cash` and `asset` (−1: not opened yet) hold after a trade, an Exchange."""
+    moved = notional - fee if sells else -(notional + fee)
+    available, locked = holds(ledger, cash)
+    if sells and waits:
+        available, locked = available - fee, locked + notional
+    else:
+        available = available + moved
+    good = in_range(moved) and _fits(available, locked)
+    if same:
+        there, there_locked = available, locked
+    else:
+        there, there_locked = holds(ledger, asset)
+    if sells:
+        there = there - quantity
+    elif waits:
+        there_locked = there_locked + quantity
+    else:
+        there = there + quantity
+    return Exchange(available, locked, there, there_locked, good and _fits(there, there_locked))
+
+
+@kernel
+def _open(settling, batch, m, cash, asset, portfolio, symbol, notional):  # type: ignore[no-untyped-def]
+    """A row for what trade m brought and is locked for now."""
+    table, head = settling.settlements, settling.heads.rows[SETTLEMENT_HEAD]
+    if head.free > 0:
+        i = head.free - 1
+        head.free = np.int64(table.rows[i].next)
+        touch(table, i)
+    else:
+        i = append(table)
+    head.next += 1
+    touch(settling.heads, SETTLEMENT_HEAD)
+    row = table.rows[i]
+    size = np.int64(batch.text_len[_TRADE_ID, m])
+    for word in range(8):
+        left = size - 8 * word
+        row.trade_id[word] = (
+            word_at(batch.data, batch.text_at[_TRADE_ID, m] + 8 * word, min(8, left)) if left > 0 else np.uint64(0)
+        )
+    row.settles_at, row.opened = settling.settles_at[m], head.next
+    row.portfolio, row.symbol = np.uint32(portfolio), np.uint32(symbol)
+    row.cash, row.asset = np.uint32(cash), np.uint32(asset)
+    row.broker, row.side = np.int32(keep_text(settling.ledger, batch, _BROKER, m)), batch.side[m]
+    row.is_open, row.next = np.uint8(1), np.uint32(0)
+    row.quantity_lo, row.quantity_hi = batch.quantity[m, 0], np.int64(batch.quantity[m, 1])
+    row.fee_lo, row.fee_hi = batch.fee[m, 0], np.int64(batch.fee[m, 1])
+    put(row, "amount", notional)
+    return i
+
+
+@kernel
+def book_trade(settling, batch, m, cash, asset, after, portfolio, symbol, notional, waits):  # type: ignore[no-untyped-def]
+    """Write what accepted trade m moved: both balances, what is told of them, and what settles later."""
+    ledger, written = settling.ledger, settling.written
+    if cash != asset:
+        set_balance(ledger, cash, after.cash, after.cash_locked)
+        tell_change(ledger, written, m, cash)
+    set_balance(ledger, asset, after.asset, after.asset_locked)
+    tell_change(ledger, written, m, asset)
+    told = settling.told[settling.counts[0]]
+    settling.counts[0] += 1
+    told.message, told.status, told.settles_at = np.int32(m), _SETTLED, batch.executed_at[m]
+    if waits:
+        _open(settling, batch, m, cash, asset, portfolio, symbol, notional)
+        told.status, told.settles_at = _PENDING, settling.settles_at[m]

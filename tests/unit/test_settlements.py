@@ -1,0 +1,89 @@
+"""What trades do to wallets, by hand."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from assetstream.models.decode import decode_trades
+from assetstream.models.fills import TradeResult, apply_trades
+from assetstream.models.records import records_of
+from assetstream.models.state import AccountState, new_account_state, text
+from tests.unit.test_fills import trade
+
+NOW_MS = 1_800_000_000_000
+UNIT = 10**18
+DAY_US = 86_400 * 10**6
+
+
+def book(*trades: dict[str, Any], days: int = 0, state: AccountState | None = None) -> TradeResult:
+    records = records_of("trades", 0, [(b"ann", json.dumps(t).encode()) for t in trades], 0, NOW_MS)
+    batch = decode_trades(records, 3600 * 10**6)
+    settles = batch.executed_at + days * DAY_US
+    return apply_trades(state or new_account_state(b"USD", 100), batch, settles)
+
+
+def balances(state: AccountState) -> dict[str, tuple[str, str]]:
+    """(available, locked) by asset of the only wallet."""
+    found = {}
+    for row in state.balances.rows[: state.balances.count[0]]:
+        amounts = [(int(row[f"{n}_hi"]) << 64) | int(row[f"{n}_lo"]) for n in ("available", "locked")]
+        assert all(a % 10**15 == 0 for a in amounts)
+        found[text(state, int(row["asset"]))] = tuple(f"{a / UNIT:g}" for a in amounts)
+    return found
+
+
+def test_the_known_case() -> None:
+    """Of the issue, without its deposit of 1000: buy, then sell 10@100 with fee 1."""
+    result = book(trade(1, "BUY", "10", "100", fee="1"), trade(2, "SELL", "10", "100", fee="1"), days=3)
+    assert result.verdict.tolist() == [0, 0]
+    assert balances(result.state) == {"USD": ("-1002", "1000"), "ACME": ("-10", "10")}
+
+
+def test_what_settles_at_once_is_not_locked() -> None:
+    result = book(trade(1, "BUY", "10", "100", fee="1"), trade(2, "SELL", "4", "110", fee="-0.5"))
+    assert balances(result.state) == {"USD": ("-560.5", "0"), "ACME": ("6", "0")}
+    assert result.settlements["status"].tolist() == [1, 1]
+    assert result.state.settlements.count[0] == 0
+
+
+def test_a_pair_brings_its_first_half() -> None:
+    result = book(
+        trade(1, "BUY", "10", "2", symbol="EUR/USD"),
+        trade(2, "BUY", "3", "1", symbol="EUR/USD", currency="CHF", portfolio_id="other"),
+        trade(3, "BUY", "1", "1", symbol="A/B/USD"),
+        trade(4, "BUY", "1", "5", symbol="/USD"),
+    )
+    assert balances(result.state) == {
+        "USD": ("-26", "0"),
+        "EUR": ("10", "0"),
+        "CHF": ("-3", "0"),
+        "EUR/USD": ("3", "0"),
+        "A/B/USD": ("1", "0"),
+        "/USD": ("1", "0"),
+    }
+
+
+def test_money_for_itself() -> None:
+    result = book(trade(1, "BUY", "10", "1", symbol="USD"), trade(2, "SELL", "4", "2", symbol="USD"), days=1)
+    assert balances(result.state) == {"USD": ("-14", "18")}
+    assert len(result.changes) == 2
+
+
+def test_a_balance_in_range_or_no_trade() -> None:
+    big = [trade(n, "BUY", "6e19", "1", symbol=f"S{n}") for n in range(2)]
+    result = book(*big)
+    assert result.verdict.tolist()[0] == 0
+    assert result.verdict.tolist()[1] != 0
+    assert balances(result.state) == {"USD": ("-6e+19", "0"), "S0": ("6e+19", "0")}
+
+
+def test_what_waits_is_kept() -> None:
+    result = book(trade(1, "SELL", "10", "100", fee="1", broker="Müller & Söhne"), days=2)
+    (row,) = result.state.settlements.rows[: result.state.settlements.count[0]]
+    assert row["trade_id"].tobytes().rstrip(b"\0") == b"t1"
+    assert (int(row["side"]), int(row["is_open"]), int(row["opened"])) == (1, 1, 1)
+    assert int(row["settles_at"]) == int(np.int64(result.settlements["settles_at"][0]))
+    assert result.settlements["status"].tolist() == [0]

@@ -16,10 +16,18 @@ import pyarrow as pa
 
 from assetstream.agents.partition import PartitionCut
 from assetstream.models.decode import TransactionBatch, TransferBatch
-from assetstream.models.encode import Encoded, Names, cause_topics, encode_alerts, encode_updates
+from assetstream.models.encode import (
+    Encoded,
+    Names,
+    cause_topics,
+    encode_alerts,
+    encode_settlements,
+    encode_updates,
+)
 from assetstream.models.interning import MAX_BYTES
 from assetstream.models.outcomes import Leg, balance_names, legs_of, outcome_values
 from assetstream.models.outputs import concatenated
+from assetstream.models.settlement_events import Settled
 from assetstream.models.transfers import messages_of
 from assetstream.models.wallets import LedgerResult
 from assetstream.sinks import batches
@@ -67,6 +75,7 @@ class Publisher:
             accepted = np.concatenate([part + n for (_, part), n in zip(prices, first, strict=True)])
             rows["prices"] = [batches.prices(batch, accepted, partition)]
         self._outcomes(cuts, made, rows)
+        self._settlements([each for cut in cuts for each in cut.work.settled], made, rows)
         for cut in cuts:
             changelog = self._topic[cut.partition.changelog]
             made.changelog[changelog, cut.partition.number] = cut.changes.records()
@@ -152,6 +161,25 @@ class Publisher:
         for kind in (TransactionBatch, TransferBatch):
             if parts := [part for part in booked if isinstance(part.batch, kind)]:
                 self._ledger_rows(parts, rows)
+
+    def _settlements(
+        self, settled: Sequence[Settled], made: Publication, rows: dict[str, list[pa.RecordBatch]]
+    ) -> None:
+        for name in ("trades",):
+            parts = [part for part in settled if part.batch.records.topic == self._settings.topic(name)]
+            if not parts:
+                continue
+            batch, first, partition = batches.joined([part.batch for part in parts])
+            users = Names(batch.data, batch.text_at[1], batch.text_len[1])
+            encoded = encode_settlements(batch, partition)
+            self._publish(made, "settlement_events", partition.astype(np.int32), users, encoded)
+            changes, place = _renumbered([part.changes for part in parts], first), [part.place for part in parts]
+            rows.setdefault("settlements", []).append(batches.settlements(batch, partition))
+            rows.setdefault("balance_changes", []).append(
+                batches.settlement_changes(batch, changes, np.concatenate(place), partition)
+            )
+            if name == "trades":
+                rows.setdefault("ledger_entries", []).append(batches.trade_entries(batch, partition))
 
     @staticmethod
     def _ledger_rows(parts: Sequence[_Booked], rows: dict[str, list[pa.RecordBatch]]) -> None:

@@ -4,6 +4,7 @@ from assetstream.agents.partition import AccountPartition
 from assetstream.models.decode import decode_trades
 from assetstream.models.fills import apply_trades
 from assetstream.models.records import Records
+from assetstream.models.settlement_events import settled_trades
 from assetstream.streams import metrics
 
 
@@ -11,10 +12,11 @@ def take_trades(partition: AccountPartition, records: Records) -> None:
     """Apply one batch of executions to the partition's state."""
     batch = decode_trades(records, partition.settings.max_future_skew_s * 1_000_000)
     with metrics.CALCULATION.labels("trades").time():
-        result = apply_trades(partition.store.state, batch)
+        result = apply_trades(partition.store.state, batch, partition.settles_at(batch))
     partition.store.state = result.state
     partition.account_for("trades", records, result.verdict, batch.details)
     if len(result.fills):
         partition.work.fills.append((batch, result.fills))
+        partition.work.settled.append(settled_trades(batch, result.fills, result.settlements, result.changes))
     if len(result.alerts):
         partition.work.alerts.append(result.alerts)

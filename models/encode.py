@@ -7,13 +7,16 @@ escapes; a payment method is free text and is escaped.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numba import njit
 
 from assetstream.models.decimals import write_decimal
 from assetstream.models.outputs import INPUTS
+
+if TYPE_CHECKING:
+    from assetstream.models.settlement_events import SettlementBatch
 
 Encoded = tuple[np.ndarray, np.ndarray]
 
@@ -34,14 +37,14 @@ class Names(NamedTuple):
     len: np.ndarray
 
 
-def _texts(*texts: str) -> tuple[np.ndarray, ...]:
+def texts(*texts: str) -> tuple[np.ndarray, ...]:
     """Constants that kernels copy from."""
     return tuple(np.frombuffer(text.encode(), np.uint8) for text in texts)
 
 
-_TRUE_FALSE = _texts("false", "true")
+_TRUE_FALSE = texts("false", "true")
 
-_UPDATE = _texts(
+_UPDATE = texts(
     '{"user_id":"',
     '","portfolio_id":"',
     '","base_currency":"',
@@ -61,7 +64,7 @@ _UPDATE = _texts(
 )
 _UPDATE_SIZE = sum(map(len, _UPDATE)) + 8 * DECIMAL_SIZE + 2 * INT_SIZE + TIME_SIZE + 8
 
-_ALERT = _texts(
+_ALERT = texts(
     '{"alert_id":"',
     '","user_id":"',
     '","portfolio_id":"',
@@ -76,24 +79,49 @@ _ALERT = _texts(
     ',"action":"NONE","created_at":"',
     '","cause":',
 )
-_TYPES = _texts("POSITION_LIMIT", "EXPOSURE_LIMIT", "LOSS_LIMIT")
+_TYPES = texts("POSITION_LIMIT", "EXPOSURE_LIMIT", "LOSS_LIMIT")
 #: by Subject; that of SYMBOL is the symbol itself
-_SUBJECTS = _texts("", "-", "total", "daily", "weekly")
-_OF_SUBJECT = _texts(" of ", "", " total", " daily", " weekly")
-_SEVERITIES = _texts("INFO", "WARNING", "CRITICAL")
+_SUBJECTS = texts("", "-", "total", "daily", "weekly")
+_OF_SUBJECT = texts(" of ", "", " total", " daily", " weekly")
+_SEVERITIES = texts("INFO", "WARNING", "CRITICAL")
 #: by severity, and last a WARNING that came down from CRITICAL
-_MOVES = _texts(" is resolved: ", " rose to WARNING: ", " rose to CRITICAL: ", " fell to WARNING: ")
-_AGAINST = _texts(" against limit ", " with no limit any more")
-(_NULL,) = _texts("null")
-(_QUOTED,) = _texts('"')
-_LINES = _texts("90", "100")
+_MOVES = texts(" is resolved: ", " rose to WARNING: ", " rose to CRITICAL: ", " fell to WARNING: ")
+_AGAINST = texts(" against limit ", " with no limit any more")
+(_NULL,) = texts("null")
+(_QUOTED,) = texts('"')
+_LINES = texts("90", "100")
 _SLASH = np.uint8(ord("/"))
 _QUOTE = np.uint8(ord('"'))
 _BRACE = np.uint8(ord("}"))
 _BACKSLASH = np.uint8(ord("\\"))
 
-_CAUSE = _texts('{"topic":"', '","partition":', ',"offset":')
+_SETTLEMENT = texts(
+    '{"settlement_id":"',
+    '","trade_id":"',
+    '","user_id":"',
+    '","portfolio_id":"',
+    '","wallet_id":"',
+    '","broker":',
+    ',"symbol":"',
+    '","side":"',
+    '","asset":"',
+    '","quantity":"',
+    '","currency":"',
+    '","amount":"',
+    '","fee":"',
+    '","status":"',
+    '","settles_at":"',
+    '","occurred_at":"',
+    '","cause":',
+)
+_SIDES = texts("BUY", "SELL")
+_SETTLEMENT_STATUSES = texts("PENDING", "SETTLED", "FAILED", "CANCELLED")
+(_ESCAPE,) = texts("\\u00")
+_HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
+
+_CAUSE = texts('{"topic":"', '","partition":', ',"offset":')
 _CAUSE_SIZE = sum(map(len, _CAUSE)) + 2 * INT_SIZE + 2
+_SETTLEMENT_SIZE = sum(map(len, _SETTLEMENT)) + 3 * DECIMAL_SIZE + 2 * TIME_SIZE + _CAUSE_SIZE + 32
 _ALERT_SIZE = sum(map(len, _ALERT)) + 5 * DECIMAL_SIZE + INT_SIZE + TIME_SIZE + _CAUSE_SIZE + 256
 
 _ZERO = np.uint8(ord("0"))
@@ -278,10 +306,73 @@ def _alerts(rows, names, user, portfolio, topics, base):
     return buf[:pos], ends
 
 
-def names_of(texts: list[bytes]) -> Names:
+@njit(cache=True, nogil=True)
+def _escaped(buf, pos, data, start, size):
+    """Free text as a JSON string; without a size (−1): null. Takes six bytes for each of it at most, and two more."""
+    if size < 0:
+        return _put(buf, pos, _NULL)
+    pos = _byte(buf, pos, _QUOTE)
+    for k in range(start, start + size):
+        c = data[k]
+        if c < 32:
+            pos = _put(buf, pos, _ESCAPE)
+            pos = _byte(buf, _byte(buf, pos, _HEX[c >> 4]), _HEX[c & 15])
+            continue
+        if c in (_QUOTE, _BACKSLASH):
+            pos = _byte(buf, pos, _BACKSLASH)
+        pos = _byte(buf, pos, c)
+    return _byte(buf, pos, _QUOTE)
+
+
+@njit(cache=True, nogil=True)
+def _span(buf, pos, batch, f, i):
+    """Text f of event i."""
+    start, n = batch.text_at[f, i], batch.text_len[f, i]
+    for k in range(n):
+        buf[pos + k] = batch.data[start + k]
+    return pos + n
+
+
+@njit(cache=True, nogil=True)
+def _settlements(batch, offset, topic, number):
+    """The places of texts are those of settlement_events.TEXT; `number` int32[n] is each cause's partition."""
+    n = len(offset)
+    size = n * (_SETTLEMENT_SIZE + len(topic))
+    for i in range(n):
+        for f in range(7):
+            size += 2 * batch.text_len[f, i]
+        size += 6 * max(batch.text_len[7, i], 0)
+    buf, ends, pos = np.empty(size, np.uint8), np.empty(n, np.int64), 0
+    for i in range(n):
+        pos = _span(buf, _put(buf, pos, _SETTLEMENT[0]), batch, 1, i)
+        pos = _span(buf, _byte(buf, pos, _SLASH), batch, 0, i)
+        pos = _span(buf, _put(buf, pos, _SETTLEMENT[1]), batch, 0, i)
+        pos = _span(buf, _put(buf, pos, _SETTLEMENT[2]), batch, 1, i)
+        pos = _span(buf, _put(buf, pos, _SETTLEMENT[3]), batch, 2, i)
+        pos = _span(buf, _put(buf, pos, _SETTLEMENT[4]), batch, 3, i)
+        pos = _escaped(buf, _put(buf, pos, _SETTLEMENT[5]), batch.data, batch.text_at[7, i], batch.text_len[7, i])
+        pos = _span(buf, _put(buf, pos, _SETTLEMENT[6]), batch, 4, i)
+        pos = _put(buf, _put(buf, pos, _SETTLEMENT[7]), _SIDES[batch.side[i]])
+        pos = _span(buf, _put(buf, pos, _SETTLEMENT[8]), batch, 6, i)
+        pos = _amount(buf, pos, _SETTLEMENT[9], batch.quantity[i, 0], batch.quantity[i, 1])
+        pos = _span(buf, _put(buf, pos, _SETTLEMENT[10]), batch, 5, i)
+        pos = _amount(buf, pos, _SETTLEMENT[11], batch.amount[i, 0], batch.amount[i, 1])
+        pos = _amount(buf, pos, _SETTLEMENT[12], batch.fee[i, 0], batch.fee[i, 1])
+        pos = _put(buf, _put(buf, pos, _SETTLEMENT[13]), _SETTLEMENT_STATUSES[batch.status[i]])
+        pos = write_time(buf, _put(buf, pos, _SETTLEMENT[14]), batch.settles_at[i])
+        pos = write_time(buf, _put(buf, pos, _SETTLEMENT[15]), batch.occurred_at[i])
+        pos = _put(buf, _put(buf, _put(buf, pos, _SETTLEMENT[16]), _CAUSE[0]), topic)
+        pos = _int(buf, _put(buf, pos, _CAUSE[1]), np.int64(number[i]))
+        pos = _int(buf, _put(buf, pos, _CAUSE[2]), offset[i])
+        pos = _byte(buf, _byte(buf, pos, _BRACE), _BRACE)
+        ends[i] = pos
+    return buf[:pos], ends
+
+
+def names_of(parts: list[bytes]) -> Names:
     """Texts as Names, in this order."""
-    sizes = np.array([len(text) for text in texts], np.int32)
-    return Names(np.frombuffer(b"".join(texts), np.uint8), np.cumsum(sizes, dtype=np.int64) - sizes, sizes)
+    sizes = np.array([len(part) for part in parts], np.int32)
+    return Names(np.frombuffer(b"".join(parts), np.uint8), np.cumsum(sizes, dtype=np.int64) - sizes, sizes)
 
 
 def cause_topics(prefix: str) -> Names:
@@ -315,3 +406,25 @@ def encode_alerts(
 ) -> Encoded:
     """`risk_alerts` of ALERT rows; user, portfolio int32[n] number `names`, `topics` is `cause_topics()`."""
     return _alerts(rows, names, user, portfolio, topics, np.frombuffer(base_currency.encode(), np.uint8))
+
+
+class _SettlementColumns(NamedTuple):
+    """What is written of a SettlementBatch."""
+
+    data: np.ndarray
+    text_at: np.ndarray
+    text_len: np.ndarray
+    quantity: np.ndarray
+    amount: np.ndarray
+    fee: np.ndarray
+    side: np.ndarray
+    status: np.ndarray
+    settles_at: np.ndarray
+    occurred_at: np.ndarray
+
+
+def encode_settlements(batch: SettlementBatch, partition: np.ndarray) -> Encoded:
+    """`settlement_events` of a SettlementBatch; partition int[n]: of each event's cause."""
+    columns = _SettlementColumns(*(np.ascontiguousarray(getattr(batch, f)) for f in _SettlementColumns._fields))
+    topic = np.frombuffer(batch.records.topic.encode(), np.uint8)
+    return _settlements(columns, np.ascontiguousarray(batch.records.offset), topic, partition.astype(np.int32))

@@ -11,6 +11,7 @@ from assetstream.models.int128 import (
     at,
     divide,
     get,
+    in_range,
     inline,
     is_negative,
     kernel,
@@ -221,8 +222,9 @@ def _trades(strings, book, ids, settling, batch, verdict, fills, alerts, found, 
         if m < 0 or verdict[m] >= _MALFORMED:
             continue
         quantity, price, fee = at(batch.quantity, m), at(batch.price, m), at(batch.fee, m)
+        sells = batch.side[m] != 0
         notional, good = multiply(quantity, price)
-        if not good:
+        if not (good and in_range(notional - fee if sells else notional + fee)):
             verdict[m] = _OUT_OF_RANGE
             continue
         if batch.key_ok[m] == 0:
@@ -245,7 +247,7 @@ def _trades(strings, book, ids, settling, batch, verdict, fills, alerts, found, 
         if traded:
             row = book.positions.rows[i]
             held = Held(get(row, "quantity"), get(row, "cost_basis"), get(row, "realized_pnl"), get(row, "fees"))
-        sells, time = batch.side[m] != 0, batch.executed_at[m]
+        time = batch.executed_at[m]
         after, average, good = fill(held, sells, quantity, price, notional, fee)
         size = asset_size(batch, m)
         same, waits = is_same(batch, m, size), settling.settles_at[m] > time
@@ -296,7 +298,7 @@ def _trades(strings, book, ids, settling, batch, verdict, fills, alerts, found, 
         n_alerts = judge_position(book, i, figures.whole, source, alerts, n_alerts)
         n_alerts = judge_portfolio(book, p, figures, source, alerts, n_alerts)
         touch_portfolio(book, p)
-        book_trade(settling, batch, m, cash, asset, moved, p, symbol, notional, waits)
+        book_trade(settling, batch, m, cash, asset, moved, p, symbol, notional, size, waits)
 
         out = fills[n_fills]
         n_fills += 1

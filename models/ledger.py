@@ -61,7 +61,7 @@ _DEPOSIT, _WITHDRAWAL, _TRANSFER, _CONVERSION, _FEE, _DIVIDEND, _INTEREST, _ADJU
 )
 _PROCESSING, _COMPLETED, _FAILED = (np.uint8(TransactionStatus[s].code) for s in ("PROCESSING", "COMPLETED", "FAILED"))
 _CREDIT, _CLAIM = np.uint8(Step.CREDIT.code), np.uint8(Step.CLAIM.code)
-_OF_WALLET, _EXTERNAL, _FEES, _EXCHANGE, _INCOME, _ADJUSTMENTS, _TRANSIT = (np.uint8(account) for account in Account)
+_OF_WALLET, _EXTERNAL, _FEES, _EXCHANGE, _INCOME, _ADJUSTMENTS, _TRANSIT, _ = (np.uint8(each) for each in Account)
 _NO_CODE, _INSUFFICIENT = np.uint8(Code.NONE), np.uint8(Code.INSUFFICIENT_FUNDS)
 _UNKNOWN, _ALREADY = np.uint8(Code.UNKNOWN_REFERENCE), np.uint8(Code.ALREADY_REVERSED)
 _NOT_ALLOWED = np.uint8(Code.NOT_ALLOWED)

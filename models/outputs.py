@@ -133,6 +133,7 @@ class Account(IntEnum):
     INCOME = 4
     ADJUSTMENTS = 5
     TRANSIT = 6
+    SETTLEMENT = 7
 
 
 #: `sequence` counts what is told of a balance, from 1
@@ -161,8 +162,9 @@ POSTING = _dtype(
 CHANGE = _dtype(("message", "<i4"), ("balance", "<i4"), _BALANCE)
 
 
-#: a settlement event that trade `message` caused: a SettlementStatus, and when it settles, µs
-SETTLEMENT_TOLD = _dtype(("message", "<i4"), ("status", "u1"), ("settles_at", "<i8"))
+#: a settlement event that trade `message` caused: a SettlementStatus, when it settles, µs, and how many bytes of the
+#: symbol name the asset that it is in
+SETTLEMENT_TOLD = _dtype(("message", "<i4"), ("asset_size", "<i4"), ("settles_at", "<i8"), ("status", "u1"))
 
 #: what message `message` has to be told to a user of another partition, or of this one: a Step; with a Code when it is
 #: DENY; `user` and `wallet` are numbers of strings

@@ -32,6 +32,8 @@ from assetstream.models.reference_reading import (
     week_of,
 )
 from assetstream.models.reference_reading import LIMITS as LIMITS
+from assetstream.models.reference_settlement_dates import ReferenceDates
+from assetstream.models.settlement_rules import settlement_rules
 
 OK, WARNING, CRITICAL = 0, 1, 2
 SEVERITIES = ("INFO", "WARNING", "CRITICAL")
@@ -161,6 +163,7 @@ class Reference:
 
     id_memory  how many ids are remembered of each input topic and partition
     judging    portfolios are valued and judged message by message; else when `value_all` is called, without alerts
+    dates      when trades settle
     """
 
     def __init__(
@@ -169,11 +172,13 @@ class Reference:
         max_future_skew_s: int = 3600,
         id_memory: int = 1_000_000,
         judging: bool = True,
+        dates: ReferenceDates | None = None,
     ) -> None:
         self.base_currency = base_currency
         self.max_future_skew_s = max_future_skew_s
         self.id_memory = id_memory
         self.judging = judging
+        self.dates = dates or ReferenceDates(settlement_rules())
         self.fills: list[dict[str, Any]] = []
         self.alerts: list[dict[str, Any]] = []
         self.dead_letters: list[dict[str, Any]] = []
@@ -318,7 +323,10 @@ class Reference:
         before = position.book if position else Book()
         sign = 1 if m["side"] == "BUY" else -1
         after = fill(before, sign, m["quantity"], m["price"], m["fee"])
-        if any(abs(amount) >= BOUND for amount in (*after, after.average_price or 0)):
+        notional = times(m["quantity"], m["price"])
+        settles_at = self.dates.settles_at(m["asset_type"], m["currency"], m["executed_at"])
+        effect = self.ledger.exchange(m, notional, settles_at)
+        if effect.overflows or any(abs(amount) >= BOUND for amount in (*after, after.average_price or 0)):
             raise Rejected("out_of_range", "quantity: a resulting amount of 10^20 or more")
         if seen is not None:
             raise Rejected("conflict", "trade_id: seen before with another body")
@@ -326,6 +334,7 @@ class Reference:
             raise Rejected("currency_mismatch", f"currency: the position is in {position.currency}")
 
         self._remember(source, identity, body)
+        self.ledger.settle(m, notional, settles_at, effect, source)
         at = m["executed_at"]
         portfolio = self._portfolio(m, at)
         if position is None:
@@ -337,7 +346,7 @@ class Reference:
         self.fills.append(
             {
                 **_published(m),
-                "notional": plain(times(m["quantity"], m["price"])),
+                "notional": plain(notional),
                 "fill_realized_pnl": plain(after.realized_pnl - before.realized_pnl),
                 "position_quantity": plain(after.quantity),
                 "position_cost_basis": plain(after.cost_basis),

@@ -37,6 +37,12 @@ class Balance(NamedTuple):
         return {"total": plain(total), "available": plain(self.available), "locked": plain(self.locked)}
 
 
+def asset_of(symbol: str, currency: str) -> str:
+    """What a trade of a symbol moves. Reading: of a pair A/B that is traded in B it is A; else it bears its name."""
+    base, slash, quote = symbol.partition("/")
+    return base if base and slash and quote == currency and "/" not in quote else symbol
+
+
 class Posting(NamedTuple):
     """One leg of a double entry; the account of a wallet is (user, wallet)."""
 
@@ -183,6 +189,9 @@ class Ledger:
         self.sequences: list[int] = []
         #: messages of `transfers`
         self.sent: list[dict[str, Any]] = []
+        #: as in `settlement_events`; and the legs of each one that a trade caused
+        self.settlements: list[dict[str, Any]] = []
+        self.settled_postings: list[list[dict[str, str]]] = []
         self._told: Counter[Key] = Counter()
         self.changes: list[dict[str, Any]] = []
         self._memories: dict[int, Memory] = {}
@@ -289,6 +298,58 @@ class Ledger:
             effect.balances[key] = balance
         return effect
 
+    # ---------------------------------------------------------------------------------------------- trades
+
+    def exchange(self, m: dict[str, Any], notional: int, settles_at: int) -> Effect:
+        """What a trade does to its wallet: never refused for want of funds."""
+        wallet, sells, fee = (m["user_id"], m["wallet_id"]), m["side"] == "SELL", m["fee"]
+        currency, asset, quantity = m["currency"], asset_of(m["symbol"], m["currency"]), m["quantity"]
+        broker = "settlement:" + ("unspecified" if m["broker"] is None else m["broker"])
+        cash = notional - fee if sells else -notional - fee
+        money = [Posting(wallet, currency, cash), Posting("fees", currency, fee)]
+        money.append(Posting(broker, currency, -notional if sells else notional))
+        goods = [Posting(wallet, asset, -quantity if sells else quantity)]
+        goods.append(Posting(broker, asset, quantity if sells else -quantity))
+        legs = [*goods, *money] if sells else [*money, *goods]
+        effect = Effect(postings=[leg for leg in legs if leg.amount])
+        waits = settles_at > m["executed_at"]
+        locked_cash, locked_asset = notional if sells and waits else 0, quantity if waits and not sells else 0
+        self._change(effect, (*wallet, currency), cash - locked_cash, locked_cash)
+        self._change(effect, (*wallet, asset), goods[0].amount - locked_asset, locked_asset)
+        return effect
+
+    def _change(self, effect: Effect, key: Key, available: int, locked: int) -> None:
+        """Add to a balance; a trade may bring it anywhere, but to 10^20 or −10^20."""
+        before = effect.balances.get(key) or self.balances.get(key, Balance())
+        after = Balance(before.available + available, before.locked + locked)
+        if max(map(abs, (*after, after.available + after.locked))) >= BOUND:
+            effect.overflows = True
+        effect.balances[key] = after
+
+    def settle(self, m: dict[str, Any], notional: int, settles_at: int, effect: Effect, source: Source) -> None:
+        """Book an accepted trade; what it brought is locked until `settles_at`, when that lies ahead."""
+        self.balances.update(effect.balances)
+        asset, at = asset_of(m["symbol"], m["currency"]), timestamp(m["executed_at"])
+        waits = settles_at > m["executed_at"]
+        event = {
+            "settlement_id": f"{m['user_id']}/{m['trade_id']}",
+            **{name: m[name] for name in ("trade_id", "user_id", "portfolio_id", "wallet_id", "broker", "symbol")},
+            "side": m["side"],
+            "asset": asset,
+            "quantity": plain(m["quantity"]),
+            "currency": m["currency"],
+            "amount": plain(notional),
+            "fee": plain(m["fee"]),
+            "status": "PENDING" if waits else "SETTLED",
+            "settles_at": timestamp(settles_at if waits else m["executed_at"]),
+            "occurred_at": at,
+            "cause": source.cause(),
+        }
+        self.settlements.append(event)
+        self.settled_postings.append([posting.published() for posting in effect.postings])
+        for key in effect.balances:
+            self._note_change(key, m["trade_id"], at, source)
+
     # Reading: what a receiver does is told under "SENDER/ID", what comes back to a sender under "SENDER/ID/returned".
 
     def take_transfer(self, m: dict[str, Any], source: Source) -> str:
@@ -388,14 +449,17 @@ class Ledger:
             }
         )
         for key in effect.balances.keys() - {own}:
-            self._told[key] += 1
-            self.changes.append(
-                {
-                    **dict(zip(("user_id", "wallet_id", "asset"), key, strict=True)),
-                    **self.balances[key].plain(),
-                    "sequence": self._told[key],
-                    "transaction_id": m["transaction_id"],
-                    "occurred_at": at,
-                    "cause": cause,
-                }
-            )
+            self._note_change(key, m["transaction_id"], at, source)
+
+    def _note_change(self, key: Key, transaction_id: str, at: str, source: Source) -> None:
+        self._told[key] += 1
+        self.changes.append(
+            {
+                **dict(zip(("user_id", "wallet_id", "asset"), key, strict=True)),
+                **self.balances[key].plain(),
+                "sequence": self._told[key],
+                "transaction_id": transaction_id,
+                "occurred_at": at,
+                "cause": source.cause(),
+            }
+        )

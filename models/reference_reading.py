@@ -410,8 +410,8 @@ def read(
     for name, given in message.items():
         if isinstance(given, (Decimal, dict)):
             message[name] = _units(name, given)
-    if topic == "trades" and times(message["quantity"], message["price"]) >= BOUND:
-        raise Rejected("out_of_range", "quantity: notional of 10^20 or more")
+    if topic == "trades":
+        _check_notional(message)
     if topic == "transactions":
         _check_amounts(message)
     identity = message["symbol" if topic == "prices" else "user_id"]
@@ -434,6 +434,15 @@ def _check_transaction(m: dict[str, Any]) -> None:
         raise Rejected("unsupported", "rate: a CONVERSION without one is not booked by this version")
     if kind == "HOLD" and m["expires_at"] is not None:
         raise Rejected("unsupported", "expires_at: a HOLD that expires is not booked by this version")
+
+
+def _check_notional(m: dict[str, Any]) -> None:
+    notional = times(m["quantity"], m["price"])
+    if notional >= BOUND:
+        raise Rejected("out_of_range", "quantity: notional of 10^20 or more")
+    # Reading: what a trade moves of cash is an amount that needs no state.
+    if abs(notional + (-m["fee"] if m["side"] == "SELL" else m["fee"])) >= BOUND:
+        raise Rejected("out_of_range", "fee: notional and fee of 10^20 or more")
 
 
 def _check_amounts(m: dict[str, Any]) -> None:

@@ -109,9 +109,6 @@ SETTLEMENT = _row(
     decimal("quantity"),
     decimal("amount"),
     decimal("fee"),
-    ("trade_id", "<u8", (8,)),  # as in STRING
-    ("settles_at", "<i8"),
-    ("opened", "<i8"),  # its number among those that were opened
     ("portfolio", "<u4"),
     ("symbol", "<u4"),
     ("cash", "<u4"),  # balances
@@ -153,7 +150,7 @@ LOCKED, REVERSED, CLAIMED, WAITING = 1, 2, 4, 8
 SEEN = _row(("id_lo", "<u8"), ("id_hi", "<u8"), ("body", "<u8"))
 
 #: of trade ids: where the ring is written next; of events: how many became final, and the first free row, + 1; of
-#: settlements: how many were opened, and the first free row, + 1
+#: settlements: the first free row, + 1
 HEAD = _row(("next", "<i8"), ("free", "<i8"))
 
 #: the last offset of an input partition that was applied, -1: none

@@ -110,14 +110,16 @@ def _fits(available, locked):  # type: ignore[no-untyped-def]
 
 @kernel
 def exchange(ledger, cash, asset, same, sells, quantity, notional, fee, waits):  # type: ignore[no-untyped-def]
-    """What balance rows `cash` and `asset` (−1: not opened yet) hold after a trade, an Exchange."""
-    moved = notional - fee if sells else -(notional + fee)
+    """What balance rows `cash` and `asset` (−1: not opened yet) hold after a trade, an Exchange.
+
+    What leaves or arrives of cash, fee and all, is in range.
+    """
     available, locked = holds(ledger, cash)
     if sells and waits:
         available, locked = available - fee, locked + notional
     else:
-        available = available + moved
-    good = in_range(moved) and _fits(available, locked)
+        available = available + (notional - fee if sells else -(notional + fee))
+    good = _fits(available, locked)
     if same:
         there, there_locked = available, locked
     else:
@@ -162,7 +164,7 @@ def _open(settling, batch, m, cash, asset, portfolio, symbol, notional):  # type
 
 
 @kernel
-def book_trade(settling, batch, m, cash, asset, after, portfolio, symbol, notional, waits):  # type: ignore[no-untyped-def]
+def book_trade(settling, batch, m, cash, asset, after, portfolio, symbol, notional, size, waits):  # type: ignore[no-untyped-def]
     """Write what accepted trade m moved: both balances, what is told of them, and what settles later."""
     ledger, written = settling.ledger, settling.written
     if cash != asset:
@@ -172,7 +174,8 @@ def book_trade(settling, batch, m, cash, asset, after, portfolio, symbol, notion
     tell_change(ledger, written, m, asset)
     told = settling.told[settling.counts[0]]
     settling.counts[0] += 1
-    told.message, told.status, told.settles_at = np.int32(m), _SETTLED, batch.executed_at[m]
+    told.message, told.asset_size = np.int32(m), np.int32(size)
+    told.status, told.settles_at = _SETTLED, batch.executed_at[m]
     if waits:
         _open(settling, batch, m, cash, asset, portfolio, symbol, notional)
         told.status, told.settles_at = _PENDING, settling.settles_at[m]

@@ -16,18 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numba import njit
 
 from assetstream.models.encode import Encoded, Names, names_of
-from assetstream.models.messages import TransactionStatus, TransactionType
+from assetstream.models.messages import SettlementStatus, TransactionStatus, TransactionType
 from assetstream.models.outputs import Code, decimal_column
 from assetstream.models.records import Records
+from assetstream.models.settlement_events import accounts_of, postings_of
 from assetstream.models.verdicts import Verdict
 from assetstream.sinks.schema import TABLES
 
 if TYPE_CHECKING:
     from assetstream.models.decode import PriceBatch, TradeBatch, TransactionBatch, TransferBatch
     from assetstream.models.outcomes import BalanceName, Leg
+    from assetstream.models.settlement_events import SettlementBatch
 
 SCHEMAS: dict[str, pa.Schema] = {name: table.arrow for name, table in TABLES.items()}
 
@@ -47,6 +50,7 @@ _ASSET_TYPES = _words("CRYPTO", "FIAT", "STOCK", "ETF", "OTHER")
 _ALERT_TYPES = _words("POSITION_LIMIT", "EXPOSURE_LIMIT", "LOSS_LIMIT")
 _SEVERITIES = _words("INFO", "WARNING", "CRITICAL")
 _STATUSES = _words(*TransactionStatus)
+_SETTLEMENT_STATUSES = _words(*SettlementStatus)
 _CODES = _words(*(code.name for code in Code))
 _TRANSACTION_TYPES = _words(*TransactionType)
 _U64 = (1 << 64) - 1
@@ -387,6 +391,75 @@ def ledger_entries(
         integers(rows["entry"], np.int32),
         times(batch.occurred_at[message]),
         *_record_source(batch.records, message, partition),
+    )
+
+
+def settlements(batch: SettlementBatch, partition: np.ndarray) -> pa.RecordBatch:
+    """`settlements` of settlement events; `partition` of each one's cause."""
+    every = np.arange(len(batch.side))
+    trade, user, portfolio, wallet, symbol, currency, asset, broker = texts(
+        batch.data, batch.text_at, batch.text_len, every
+    )
+    return _batch(
+        "settlements",
+        pc.binary_join_element_wise(user, trade, "/"),
+        user,
+        portfolio,
+        wallet,
+        trade,
+        words(batch.status, _SETTLEMENT_STATUSES),
+        currency,
+        decimals(batch.amount),
+        broker,
+        symbol,
+        words(batch.side, _SIDES),
+        asset,
+        decimals(batch.quantity),
+        decimals(batch.fee),
+        times(batch.settles_at),
+        times(batch.occurred_at),
+        *_record_source(batch.records, every, partition),
+    )
+
+
+def trade_entries(batch: SettlementBatch, partition: np.ndarray) -> pa.RecordBatch:
+    """`ledger_entries` of trades; `partition` of each."""
+    rows = postings_of(batch)
+    event = np.ascontiguousarray(rows["message"])
+    trade, user = texts(batch.data, batch.text_at[:2], batch.text_len[:2], event)
+    asset = Names(batch.data, batch.text_at[rows["balance"], event], batch.text_len[rows["balance"], event])
+    return _batch(
+        "ledger_entries",
+        user,
+        trade,
+        text(accounts_of(batch, rows)),
+        text(asset),
+        decimals(decimal_column(rows, "amount")),
+        integers(rows["entry"], np.int32),
+        times(batch.occurred_at[event]),
+        *_record_source(batch.records, event, partition),
+    )
+
+
+def settlement_changes(
+    batch: SettlementBatch, rows: np.ndarray, place: np.ndarray, partition: np.ndarray
+) -> pa.RecordBatch:
+    """`balance_changes` of CHANGE rows, whose `message` counts in `batch`; `partition` of each event.
+
+    place int[n]: of the balance's asset among the texts of an event.
+    """
+    event = np.ascontiguousarray(rows["message"])
+    trade, user, _, wallet = texts(batch.data, batch.text_at[:4], batch.text_len[:4], event)
+    return _batch(
+        "balance_changes",
+        user,
+        wallet,
+        text(Names(batch.data, batch.text_at[place, event], batch.text_len[place, event])),
+        trade,
+        *(decimals(decimal_column(rows, column)) for column in ("total", "available", "locked")),
+        integers(rows["sequence"], np.int64),
+        times(batch.occurred_at[event]),
+        *_record_source(batch.records, event, partition),
     )
 
 

@@ -465,6 +465,18 @@ FROM
 )
 """
 
+# The table of the first version had no more of a trade than its id.
+_SETTLED_TRADES = """
+ALTER TABLE {db}.settlements
+    ADD COLUMN IF NOT EXISTS broker LowCardinality(Nullable(String)) AFTER amount,
+    ADD COLUMN IF NOT EXISTS symbol LowCardinality(String) AFTER broker,
+    ADD COLUMN IF NOT EXISTS side LowCardinality(String) AFTER symbol,
+    ADD COLUMN IF NOT EXISTS asset LowCardinality(String) AFTER side,
+    ADD COLUMN IF NOT EXISTS quantity Decimal(38, 18) AFTER asset,
+    ADD COLUMN IF NOT EXISTS fee Decimal(38, 18) AFTER quantity,
+    ADD COLUMN IF NOT EXISTS settles_at DateTime64(6, 'UTC') AFTER fee
+"""
+
 MIGRATIONS = (
     Migration(
         1,
@@ -491,6 +503,7 @@ MIGRATIONS = (
         "balances that messages of several topics move",
         (_BALANCE_SEQUENCE, _OUTCOME_SEQUENCE, _NUMBERED_HISTORY, _NUMBERED_BALANCES),
     ),
+    Migration(9, "what settles, and when", (_SETTLED_TRADES,)),
 )
 VERSION = MIGRATIONS[-1].version
 

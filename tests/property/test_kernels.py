@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from assetstream.models import decode
 from assetstream.models.decode import MarkBatch, PriceBatch
+from assetstream.models.encode import encode_settlements
 from assetstream.models.fills import apply_trades
 from assetstream.models.limits import apply_limits
 from assetstream.models.marks import apply_marks
@@ -22,6 +23,9 @@ from assetstream.models.prices import apply_prices
 from assetstream.models.records import Records, records_of
 from assetstream.models.reference import Reference, plain, timestamp
 from assetstream.models.rows import TRADED
+from assetstream.models.settlement_dates import SettlementDates
+from assetstream.models.settlement_events import Settled, SettlementBatch, accounts_of, postings_of, settled_trades
+from assetstream.models.settlement_rules import settlement_rules
 from assetstream.models.state import (
     PERSISTED,
     PRICE_PERSISTED,
@@ -35,6 +39,7 @@ from assetstream.models.state import (
 from assetstream.models.updates import collect_updates
 from assetstream.models.verdicts import Verdict
 
+DATES = SettlementDates(settlement_rules())
 NOW_MS = 1_800_000_000_000
 SKEW_US = 3600 * 10**6
 SUBJECTS = {Subject.PORTFOLIO: "-", Subject.TOTAL: "total", Subject.DAILY: "daily", Subject.WEEKLY: "weekly"}
@@ -73,6 +78,12 @@ def marks_of(batch: PriceBatch, latest: np.ndarray) -> MarkBatch:
     )
 
 
+def of(batch: SettlementBatch, place: int, i: int) -> str:
+    """A text of event i."""
+    at, size = batch.text_at[place, i], batch.text_len[place, i]
+    return batch.data[at : at + size].tobytes().decode()
+
+
 class Machine:
     """The kernels as the shell drives them, one batch at a time; what they write, as the reference has it."""
 
@@ -83,6 +94,9 @@ class Machine:
         self.prices = new_price_state()
         self.fills: list[dict[str, Any]] = []
         self.alerts: list[dict[str, Any]] = []
+        self.settlements: list[dict[str, Any]] = []
+        self.legs: list[list[dict[str, str]]] = []
+        self.changes: list[dict[str, Any]] = []
 
     def feed(self, records: Records) -> list[str]:
         """Take records of one topic; -> what became of each."""
@@ -91,8 +105,10 @@ class Machine:
         return [Verdict(v).reason for v in result]
 
     def _trades(self, batch: Any) -> np.ndarray:
-        self.state, verdict, fills, alerts = apply_trades(self.state, batch)
+        result = apply_trades(self.state, batch, DATES.of_trades(batch))
+        self.state, verdict, fills, alerts, told, changes = result
         self._add_alerts(alerts)
+        self._add_settlements(settled_trades(batch, fills, told, changes))
         for row in fills:
             position = self.state.positions.rows[row["position"]]
             portfolio = self.state.portfolios.rows[row["portfolio"]]
@@ -115,6 +131,38 @@ class Machine:
                 }
             )
         return verdict
+
+    def _add_settlements(self, settled: Settled) -> None:
+        """As they are published, with the legs of each, and the balances as the table of their changes has them."""
+        batch, records = settled.batch, settled.batch.records
+        data, ends = encode_settlements(batch, np.full(len(batch.side), records.partition))
+        for start, end in zip([0, *ends[:-1]], ends, strict=True):
+            self.settlements.append(json.loads(data[start:end].tobytes()))
+        postings = postings_of(batch)
+        accounts = accounts_of(batch, postings)
+        legs: list[list[dict[str, str]]] = [[] for _ in ends]
+        for j, row in enumerate(postings):
+            i, place = row["message"], row["balance"]
+            assert row["entry"] == len(legs[i])
+            account = accounts.data[accounts.at[j] : accounts.at[j] + accounts.len[j]].tobytes().decode()
+            legs[i].append({"account": account, "asset": of(batch, place, i), "amount": decimal(row, "amount")})
+        self.legs += legs
+        for row, place in zip(settled.changes, settled.place, strict=True):
+            i, balance = row["message"], self.state.balances.rows[row["balance"]]
+            assert of(batch, place, i) == text(self.state, balance["asset"])
+            wallet = self.state.wallets.rows[balance["wallet"]]
+            self.changes.append(
+                {
+                    "user_id": text(self.state, wallet["user"]),
+                    "wallet_id": text(self.state, wallet["wallet"]),
+                    "asset": text(self.state, balance["asset"]),
+                    **{name: decimal(row, name) for name in ("total", "available", "locked")},
+                    "sequence": int(row["sequence"]),
+                    "transaction_id": of(batch, 0, i),
+                    "occurred_at": timestamp(int(batch.occurred_at[i])),
+                    "cause": {"topic": records.topic, "partition": 3, "offset": int(records.offset[i])},
+                }
+            )
 
     def _risk_limits(self, batch: Any) -> np.ndarray:
         self.state, verdict, alerts = apply_limits(self.state, batch)
@@ -217,7 +265,8 @@ class Machine:
         other = Machine(self.base_currency, self.id_memory)
         other.state = rebuild(copied(self.state, other.state, PERSISTED))
         other.prices = rebuild(copied(self.prices, other.prices, PRICE_PERSISTED))
-        other.fills, other.alerts = list(self.fills), list(self.alerts)
+        for name in ("fills", "alerts", "settlements", "legs", "changes"):
+            setattr(other, name, list(getattr(self, name)))
         return other
 
 
@@ -257,8 +306,10 @@ TRADES = st.fixed_dictionaries(
         "trade_id": st.integers(1, 12).map(str),
         "user_id": st.sampled_from(USERS),
         "portfolio_id": st.sampled_from(PORTFOLIOS),
-        "wallet_id": st.just("w"),
+        "wallet_id": st.sampled_from(["w1", "w2", "w3", "w4"]),
         "symbol": st.sampled_from(SYMBOLS),
+        "asset_type": st.sampled_from([None, "CRYPTO", "STOCK"]),
+        "broker": st.sampled_from([None, "", "b", 'M"ü\\ller\n']),
         "currency": st.sampled_from(["", "", "", *CURRENCIES]),
         "side": st.sampled_from(["BUY", "SELL"]),
         "quantity": AMOUNTS,
@@ -350,6 +401,9 @@ class Pair:
         for position in expected.values():
             del position["average_price"]
         assert machine.positions() == expected
+        assert machine.settlements == reference.ledger.settlements
+        assert machine.legs == reference.ledger.settled_postings
+        assert machine.changes == reference.ledger.changes
 
 
 @RUN
@@ -405,6 +459,8 @@ def test_a_restored_state_goes_on_exactly_where_it_was(market: list[Any], data: 
     pair.check()
     assert other.alerts == pair.machine.alerts
     assert other.fills == pair.machine.fills
+    assert other.settlements == pair.machine.settlements
+    assert other.changes == pair.machine.changes
     assert other.updates() == pair.machine.updates()
     assert other.persisted() == pair.machine.persisted()
 
@@ -446,6 +502,9 @@ def test_batches_give_what_single_messages_give(market: list[Any]) -> None:
             verdicts += single.feed(records_of(topic, 0, [message], first + number, NOW_MS))
         assert batched.feed(records_of(topic, 0, messages, first, NOW_MS)) == verdicts
     assert batched.fills == single.fills
+    assert batched.settlements == single.settlements
+    assert batched.legs == single.legs
+    assert batched.changes == single.changes
     assert batched.alerts == single.alerts
     assert batched.persisted() == single.persisted()
     assert batched.updates() == single.updates()

@@ -8,14 +8,20 @@ of that date, local time; with a cycle of 0 it settles at `executed_at` itself.
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from assetstream.models.exchanges import WEEKDAYS, Exchange, exchange
-from assetstream.models.int128 import inline
-from assetstream.models.settlement_rules import CALENDARS, SettlementRules
+from assetstream.models.int128 import inline, kernel
+from assetstream.models.interning import word_at
+from assetstream.models.settlement_rules import ASSET_TYPES, CALENDARS, SettlementRules
 
+if TYPE_CHECKING:
+    from assetstream.models.decode import TradeBatch
+
+#: places of a trade's currency among its texts, and of OTHER among asset types; whatever has no type is OTHER
+_CURRENCY, _OTHER = 5, len(ASSET_TYPES) - 1
 DAY_US = 86_400_000_000
 #: days since 1970 of the tables' first and last day: what the contract allows, and room for time zones and cycles
 FIRST_DAY, LAST_DAY = -7, 120_890
@@ -49,6 +55,43 @@ def settles_at(calendars, calendar, cycle, executed_at):  # type: ignore[no-unty
     return midnights[day]
 
 
+class Named(NamedTuple):
+    """Currencies that rules name, as kernels look them up; all others have number 0.
+
+    names uint64[n, 4], bytes of each, zeros behind; calendars int64[n + 1], cycles int64[n + 1, asset types], by number
+    """
+
+    names: np.ndarray
+    calendars: np.ndarray
+    cycles: np.ndarray
+
+
+@inline
+def _number(named, data, at, size):  # type: ignore[no-untyped-def]
+    for k in range(len(named)):
+        same = True
+        for word in range(4):
+            left = size - 8 * word
+            there = word_at(data, at + 8 * word, min(8, left)) if left > 0 else np.uint64(0)
+            same = same and named[k, word] == there
+        if same:
+            return k + 1
+    return 0
+
+
+@kernel
+def _times(calendars, made, named, data, text_at, text_len, kinds, executed_at, out):  # type: ignore[no-untyped-def]
+    """Fill `out`; -> the number of a currency whose calendar has to be made first, −1: all are filled."""
+    for i in range(len(out)):
+        number = _number(named.names, data, text_at[i], np.int64(max(text_len[i], np.int32(0))))
+        kind = min(np.int64(kinds[i]), np.int64(_OTHER))
+        cycle, calendar = named.cycles[number, kind], named.calendars[number]
+        if cycle > 0 and made[calendar] == 0:
+            return number
+        out[i] = settles_at(calendars, calendar, cycle, executed_at[i])
+    return -1
+
+
 class SettlementDates:
     """The rules with their tables: `calendars` for kernels, `rule_of` for the numbers to look up there.
 
@@ -62,7 +105,9 @@ class SettlementDates:
         currencies = sorted(rules.calendars.keys() | rules.holidays.keys())
         # number 0 is that of all other currencies
         self._numbers = {currency: number for number, currency in enumerate(currencies, 1)}
-        self._made: set[int] = set()
+        self._made = np.zeros(len(currencies) + 1, np.uint8)
+        self._of_rules = sorted({*currencies, *(name.partition("/")[2] for name in rules.cycles if "/" in name)})
+        self._named = self._name()
         # Memory is taken when a row is written.
         shape = len(currencies) + 1, _DAYS
         self.calendars = Calendars(np.zeros(shape, np.int64), np.zeros(shape, np.int32))
@@ -71,9 +116,27 @@ class SettlementDates:
         """(calendar, cycle) for `settles_at`. The first use of a currency makes its row of the tables."""
         number = self._numbers.get(currency, 0)
         cycle = self.rules.cycle_of(asset_type, currency)
-        if cycle and number not in self._made:
+        if cycle and not self._made[number]:
             self._make(number, currency)
         return number, cycle
+
+    def times(self, batch: TradeBatch) -> np.ndarray:
+        """When each trade of a batch settles, int64[n], µs UTC. The first use of a currency makes its calendar."""
+        out = np.zeros(len(batch.executed_at), np.int64)
+        text_at, text_len = batch.text_at[_CURRENCY], batch.text_len[_CURRENCY]
+        data = batch.data.view()
+        data.flags.writeable = False
+        columns = data, text_at, text_len, batch.asset_type, batch.executed_at, out
+        while (missing := _times(self.calendars, self._made, self._named, *columns)) >= 0:
+            self._make(int(self._named.calendars[missing]), self._of_rules[missing - 1] if missing else "")
+        return out
+
+    def _name(self) -> Named:
+        names = np.array([name.encode() for name in self._of_rules], "S32").view(np.uint64).reshape(-1, 4)
+        every = ["", *self._of_rules]
+        calendars = np.array([self._numbers.get(currency, 0) for currency in every])
+        cycles = [[self.rules.cycle_of(kind, currency) for kind in ASSET_TYPES] for currency in every]
+        return Named(names, calendars, np.array(cycles))
 
     def _make(self, number: int, currency: str) -> None:
         name = self.rules.calendars.get(currency)
@@ -83,7 +146,7 @@ class SettlementDates:
         settles_on = [day for day in open_on if not self.rules.is_holiday(currency, days[day])]
         self.calendars.midnights[number] = _midnights(found, days)
         self.calendars.after[number] = _after(open_on, np.array(settles_on))
-        self._made.add(number)
+        self._made[number] = 1
 
 
 def _sessions(found: Exchange) -> np.ndarray:

@@ -105,7 +105,7 @@ class Machine:
         return [Verdict(v).reason for v in result]
 
     def _trades(self, batch: Any) -> np.ndarray:
-        result = apply_trades(self.state, batch, DATES.of_trades(batch))
+        result = apply_trades(self.state, batch, DATES.times(batch))
         self.state, verdict, fills, alerts, told, changes = result
         self._add_alerts(alerts)
         self._add_settlements(settled_trades(batch, fills, told, changes))

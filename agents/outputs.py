@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from assetstream.agents.partition import PartitionCut
+from assetstream.models.clock import DueBatch, encode_tick
 from assetstream.models.decode import TransactionBatch, TransferBatch
 from assetstream.models.encode import (
     Encoded,
@@ -76,6 +77,8 @@ class Publisher:
             rows["prices"] = [batches.prices(batch, accepted, partition)]
         self._outcomes(cuts, made, rows)
         self._settlements([each for cut in cuts for each in cut.work.settled], made, rows)
+        if ticks := [(cut.partition.number, None, encode_tick(cut.tick)) for cut in cuts if cut.tick is not None]:
+            made.outputs.append(outgoing_of(self._topic[topics.CLOCK], ticks))
         for cut in cuts:
             changelog = self._topic[cut.partition.changelog]
             made.changelog[changelog, cut.partition.number] = cut.changes.records()
@@ -158,14 +161,14 @@ class Publisher:
         if sent := [each for part in booked for each in messages_of(part.cut.state, part.batch, part.result.sent)]:
             records = [(partition_of(key, self._settings.partitions), key, value) for key, value in sent]
             made.outputs.append(outgoing_of(self._topic[topics.TRANSFERS], records))
-        for kind in (TransactionBatch, TransferBatch):
+        for kind in (TransactionBatch, TransferBatch, DueBatch):
             if parts := [part for part in booked if isinstance(part.batch, kind)]:
                 self._ledger_rows(parts, rows)
 
     def _settlements(
         self, settled: Sequence[Settled], made: Publication, rows: dict[str, list[pa.RecordBatch]]
     ) -> None:
-        for name in ("trades",):
+        for name in ("trades", topics.CLOCK):
             parts = [part for part in settled if part.batch.records.topic == self._settings.topic(name)]
             if not parts:
                 continue
@@ -197,7 +200,7 @@ class Publisher:
 
 
 class _Booked(NamedTuple):
-    """What became of one batch of wallet events, or of transfers; `legs` of its postings."""
+    """What became of one batch of wallet events, of transfers, or of what was due; `legs` of its postings."""
 
     cut: PartitionCut
     batch: Any

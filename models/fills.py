@@ -342,11 +342,11 @@ def apply_trades(state: AccountState, batch: TradeBatch, settles_at: np.ndarray)
     n = batch.records.n
     words = int(np.maximum(batch.text_len[_BROKER] + 7, 0).sum()) // 8
     state = reserve(state, strings=6 * n, portfolios=n, positions=n, routes=2 * n, trade_ids=n)
-    state = reserve(state, wallets=n, balances=2 * n, methods=n, words=words, settlements=n)
+    state = reserve(state, wallets=n, balances=2 * n, methods=n, words=words, settlements=n, agenda=n)
     verdict, written = batch.verdict.copy(), room_for(2 * n, 0)
     fills, alerts = np.empty(n, FILL), np.empty(n * (1 + PORTFOLIO_RULES), ALERT)
     told, count = np.zeros(n, SETTLEMENT_TOLD), np.zeros(1, np.int64)
-    settling = Settling(ledger_of(state), state.settlements, state.heads, settles_at, written, told, count)
+    settling = Settling(ledger_of(state), settles_at, written, told, count)
     found, counts = np.full((11, n), -1, np.int64), np.zeros(2, np.int64)
     columns = _Trades(
         batch.data,

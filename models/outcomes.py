@@ -16,6 +16,7 @@ from assetstream.models.outputs import Account, Code, decimal_column
 from assetstream.models.state import text
 
 if TYPE_CHECKING:
+    from assetstream.models.clock import DueBatch
     from assetstream.models.decode import TransactionBatch, TransferBatch
     from assetstream.models.state import AccountState
 
@@ -53,7 +54,7 @@ def balance_names(state: AccountState, balances: np.ndarray) -> list[BalanceName
 def legs_of(state: AccountState, postings: np.ndarray) -> list[Leg]:
     """Account and asset of POSTING rows."""
     names = balance_names(state, postings["balance"])
-    methods = {number: _method(state, number) for number in set(postings["method"].tolist())}
+    methods = {number: method_of(state, number) for number in set(postings["method"].tolist())}
     made = []
     for name, account, method in zip(names, postings["account"].tolist(), postings["method"].tolist(), strict=True):
         if account == Account.WALLET:
@@ -65,7 +66,8 @@ def legs_of(state: AccountState, postings: np.ndarray) -> list[Leg]:
     return made
 
 
-def _method(state: AccountState, number: int) -> str:
+def method_of(state: AccountState, number: int) -> str:
+    """The free text of row `number` of methods; −1: `unspecified`."""
     if number < 0:
         return "unspecified"
     row = state.methods.rows[number]
@@ -74,7 +76,11 @@ def _method(state: AccountState, number: int) -> str:
 
 
 def outcome_values(
-    batch: TransactionBatch | TransferBatch, outcomes: np.ndarray, postings: np.ndarray, legs: list[Leg], partition: int
+    batch: TransactionBatch | TransferBatch | DueBatch,
+    outcomes: np.ndarray,
+    postings: np.ndarray,
+    legs: list[Leg],
+    partition: int,
 ) -> list[bytes]:
     """The messages of OUTCOME rows of a partition's batch; `legs` are those of its POSTING rows."""
     posted: dict[int, list[dict[str, str]]] = {}
@@ -115,7 +121,7 @@ def outcome_values(
     return [json.dumps(each, separators=(",", ":"), ensure_ascii=False).encode() for each in made]
 
 
-def _text(batch: TransactionBatch | TransferBatch, field: int, i: int) -> str:
+def _text(batch: TransactionBatch | TransferBatch | DueBatch, field: int, i: int) -> str:
     """Text `field` (of TRANSACTION_TEXT) of event `i`, which has it."""
     at, size = int(batch.text_at[field, i]), int(batch.text_len[field, i])
     return batch.data[at : at + size].tobytes().decode()

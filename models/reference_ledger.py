@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from assetstream.models.reference_reading import BOUND, Rejected, Source, body_of, plain, times, timestamp
 
 OPEN = ("PENDING", "PROCESSING")
+#: what one tick makes happen
+MOST_AT_ONCE = 10_000
 #: a transaction's status only grows
 STEPS = {"PENDING": 1, "PROCESSING": 2, "COMPLETED": 3, "FAILED": 3, "CANCELLED": 3}
 #: what they will take is locked while they are open
@@ -126,6 +128,9 @@ class Transaction:
     #: its reversal waits for another user's answer; it is that reversal
     claimed: bool = False
     waits: bool = False
+    #: of a hold that is open: microseconds; and its number among what the partition put down to happen later
+    expires_at: int | None = None
+    number: int = 0
 
     @property
     def is_open(self) -> bool:
@@ -137,12 +142,25 @@ class Transaction:
         return self.terms.locks if self.is_open else 0
 
 
+class Settling(NamedTuple):
+    """What a trade brought and is locked until `at`, µs; `event` is what was told of it."""
+
+    at: int
+    balance: Key
+    amount: int
+    event: dict[str, Any]
+
+
 class Memory:
     """The transactions that one partition remembers: all that are open, and the `size` that became final last."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.found: dict[Identity, Transaction] = {}
+        #: of these the open ones that expire; and trades that have still to settle, by user and number
+        self.expiring: dict[Identity, Transaction] = {}
+        self.settling: dict[tuple[str, int], Settling] = {}
+        self.put_down = 0
         self._final: dict[Identity, None] = {}  # in the order in which they became final
 
     def advance(self, identity: Identity, transaction: Transaction, status: str) -> None:
@@ -150,7 +168,12 @@ class Memory:
         self.found[identity] = transaction
         transaction.status = status
         if transaction.is_open:
+            if transaction.expires_at is not None and identity not in self.expiring:
+                self.put_down += 1
+                transaction.number = self.put_down
+                self.expiring[identity] = transaction
             return
+        self.expiring.pop(identity, None)
         self._final[identity] = None
         if len(self._final) > self.size:
             forgotten = next(iter(self._final))
@@ -160,6 +183,9 @@ class Memory:
         """The memory of some of its users."""
         part = Memory(self.size)
         part.found = {identity: each for identity, each in self.found.items() if keep(identity[0])}
+        part.put_down = self.put_down
+        part.settling = {key: each for key, each in self.settling.items() if keep(key[0])}
+        part.expiring = {identity: each for identity, each in self.expiring.items() if keep(identity[0])}
         part._final = {identity: None for identity in self._final if keep(identity[0])}
         return part
 
@@ -200,6 +226,10 @@ class Ledger:
         """Those that a partition remembers."""
         return self._memory(partition).found
 
+    def due(self, partition: int) -> dict[Identity, int]:
+        """When the open holds of a partition expire, of those that do."""
+        return {identity: each.expires_at or 0 for identity, each in self._memory(partition).expiring.items()}
+
     def split(self, partition: int, home: Callable[[str], int]) -> None:
         """Partitions were added: what one remembered goes with its users, home(user_id)."""
         whole = self._memory(partition)
@@ -222,8 +252,12 @@ class Ledger:
         if known and (STEPS[status] <= STEPS[known.status] or known.waits):
             raise Rejected("illegal_transition", f"status: {status} after {known.status}")
 
+        # Reading: what locks a hold says when it expires, and no later status does.
+        locks = effect.code is None and status in OPEN and (known is None or not known.is_open)
         if known is None:
             known = Transaction(terms)
+        if locks and terms.type == "HOLD":
+            known.expires_at = m["expires_at"]
         known.bodies[status] = body
         known.payment_method = m["payment_method"]
         known.waits = effect.asks
@@ -346,9 +380,52 @@ class Ledger:
             "cause": source.cause(),
         }
         self.settlements.append(event)
+        if waits:
+            sells = m["side"] == "SELL"
+            key = (m["user_id"], m["wallet_id"], m["currency"] if sells else asset)
+            memory = self._memory(source.partition)
+            memory.put_down += 1
+            waiting = Settling(settles_at, key, notional if sells else m["quantity"], event)
+            memory.settling[m["user_id"], memory.put_down] = waiting
         self.settled_postings.append([posting.published() for posting in effect.postings])
         for key in effect.balances:
             self._note_change(key, m["trade_id"], at, source)
+
+    def tick(self, timestamp_ms: int, source: Source) -> str:
+        """The clock of a partition says what time it is: open holds that expire by then do."""
+        memory, now = self._memory(source.partition), timestamp_ms * 1000
+        due: list[tuple[int, int, Identity | Settling]] = [
+            (each.expires_at or 0, each.number, identity) for identity, each in memory.expiring.items()
+        ]
+        due += [(each.at, number, each) for (_, number), each in memory.settling.items()]
+        # at the same time in the order in which they were put down; so many at one tick
+        happen = sorted((each for each in due if each[0] <= now), key=lambda each: each[:2])[:MOST_AT_ONCE]
+        for at, number, what in happen:
+            if isinstance(what, Settling):
+                del memory.settling[what.balance[0], number]
+                self._settle(what, source)
+            else:
+                self._expire(memory, what, at, source)
+        return "applied" if happen else "ignored"
+
+    def _expire(self, memory: Memory, identity: Identity, at: int, source: Source) -> None:
+        hold, (user, name) = memory.found[identity], identity
+        own = (user, hold.terms.wallet_id, hold.terms.asset)
+        locked = hold.locked
+        memory.advance(identity, hold, "CANCELLED")
+        self._unlock(own, locked)
+        m = {**hold.terms._asdict(), "transaction_id": name, "user_id": user, "occurred_at": at}
+        self._note(m, own, "CANCELLED", Effect("EXPIRED"), source)
+
+    def _settle(self, what: Settling, source: Source) -> None:
+        self._unlock(what.balance, what.amount)
+        at = timestamp(what.at)
+        self.settlements.append({**what.event, "status": "SETTLED", "occurred_at": at, "cause": source.cause()})
+        self._note_change(what.balance, what.event["trade_id"], at, source)
+
+    def _unlock(self, key: Key, amount: int) -> None:
+        balance = self.balances[key]
+        self.balances[key] = Balance(balance.available + amount, balance.locked - amount)
 
     # Reading: what a receiver does is told under "SENDER/ID", what comes back to a sender under "SENDER/ID/returned".
 

@@ -12,13 +12,16 @@ import numpy as np
 
 from assetstream.models.encode import Names, texts
 from assetstream.models.int128 import at, inline, kernel
-from assetstream.models.messages import Side
+from assetstream.models.interning import MAX_BYTES
+from assetstream.models.messages import SettlementStatus, Side
+from assetstream.models.outcomes import method_of
 from assetstream.models.outputs import Account, decimal_column
 from assetstream.models.records import Records
 from assetstream.models.wallets import post, room_for
 
 if TYPE_CHECKING:
     from assetstream.models.decode import TradeBatch
+    from assetstream.models.state import AccountState
 
 #: texts of an event; the asset is what the symbol is in (docs/readings.md)
 TEXT = ("trade_id", "user_id", "portfolio_id", "wallet_id", "symbol", "currency", "asset", "broker")
@@ -64,6 +67,41 @@ class Settled(NamedTuple):
     batch: SettlementBatch
     changes: np.ndarray
     place: np.ndarray
+
+
+def settled_by_ticks(state: AccountState, records: Records, settled: np.ndarray, changes: np.ndarray) -> Settled:
+    """Of ticks: the TICK_SETTLED rows of what they settled, and its CHANGE rows, one each, in order."""
+    rows, due = state.settlements.rows[settled["row"]], state.agenda.rows[settled["item"]]
+    cash, asset = state.balances.rows[rows["cash"]], state.balances.rows[rows["asset"]]
+    wallet, portfolio = state.wallets.rows[cash["wallet"]], state.portfolios.rows[rows["portfolio"]]
+    names = np.stack(
+        [portfolio["user"], portfolio["portfolio"], wallet["wallet"], rows["symbol"], cash["asset"], asset["asset"]], 1
+    )
+    n = len(rows)
+    texts = np.concatenate([due["text"][:, None], state.strings.rows["text"][names]], axis=1).reshape(-1).view(np.uint8)
+    brokers = [b"" if number < 0 else method_of(state, number).encode() for number in rows["broker"].tolist()]
+    text_at, text_len = np.zeros((len(TEXT), n), np.int64), np.zeros((len(TEXT), n), np.int32)
+    text_at[:_BROKER] = MAX_BYTES * np.arange(_BROKER * n).reshape(n, _BROKER).T
+    text_len[0] = np.strings.str_len(texts.view(f"S{MAX_BYTES}")[::_BROKER])
+    text_len[1:_BROKER] = state.lengths[names].T
+    sizes = np.array([len(broker) for broker in brokers], np.int32)
+    text_at[_BROKER] = len(texts) + np.cumsum(sizes) - sizes
+    text_len[_BROKER] = np.where(rows["broker"] < 0, -1, sizes)
+    batch = SettlementBatch(
+        Records(records.topic, records.partition, records.data, *(column[settled["tick"]] for column in records[3:])),
+        np.concatenate([texts, np.frombuffer(b"".join(brokers), np.uint8)]),
+        {},
+        text_at,
+        text_len,
+        decimal_column(rows, "quantity"),
+        decimal_column(rows, "amount"),
+        decimal_column(rows, "fee"),
+        rows["side"].copy(),
+        np.full(n, SettlementStatus.SETTLED.code, np.uint8),
+        due["at"].copy(),
+        due["at"].copy(),
+    )
+    return Settled(batch, changes, np.where(rows["side"] == _SELL, _CURRENCY, _ASSET))
 
 
 def settled_trades(batch: TradeBatch, fills: np.ndarray, told: np.ndarray, changes: np.ndarray) -> Settled:
@@ -137,13 +175,9 @@ def _write(out, pos, data, start, size):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _accounts(data, text_at, text_len, postings, at, size):  # type: ignore[no-untyped-def]
-    """Where the name of each leg's account lies in the bytes that are returned."""
-    room = np.int64(0)
-    for j in range(len(postings)):
-        i = postings[j].message
-        room += 32 + text_len[_USER, i] + text_len[_WALLET, i] + max(text_len[_BROKER, i], np.int32(0))
-    out, pos = np.empty(room, np.uint8), np.int64(0)
+def _accounts(data, text_at, text_len, postings, out, at, size):  # type: ignore[no-untyped-def]
+    """Write the name of each leg's account to `out`, and where it lies there."""
+    pos = np.int64(0)
     for j in range(len(postings)):
         i, start = postings[j].message, pos
         if postings[j].account == _OF_WALLET:
@@ -160,13 +194,15 @@ def _accounts(data, text_at, text_len, postings, at, size):  # type: ignore[no-u
             else:
                 pos = _write(out, pos, _NAMES[3], 0, len(_NAMES[3]))
         at[j], size[j] = start, np.int32(pos - start)
-    return out
 
 
 def accounts_of(batch: SettlementBatch, postings: np.ndarray) -> Names:
     """The name of each leg's account."""
-    n = len(postings)
+    n, of = len(postings), postings["message"]
     at, size = np.empty(n, np.int64), np.empty(n, np.int32)
+    longest = 32 + np.maximum(batch.text_len[[_USER, _WALLET, _BROKER]][:, of], 0).sum()
+    out = np.empty(32 * n + int(longest), np.uint8)
     data = batch.data.view()
     data.flags.writeable = False
-    return Names(_accounts(data, batch.text_at, batch.text_len, postings, at, size), at, size)
+    _accounts(data, batch.text_at, batch.text_len, postings, out, at, size)
+    return Names(out, at, size)

@@ -11,18 +11,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from assetstream.models.int128 import in_range, inline, kernel, put
-from assetstream.models.interning import find_pair, find_string, pair, word_at
-from assetstream.models.messages import SettlementStatus
-from assetstream.models.rows import Table, append, touch
+from assetstream.models.agenda import put_down
+from assetstream.models.int128 import at, get, in_range, inline, kernel, put
+from assetstream.models.interning import find_pair, find_string, pair
+from assetstream.models.messages import SettlementStatus, Side
+from assetstream.models.rows import SETTLES, append, touch
+from assetstream.models.state import SETTLEMENT_HEAD
 from assetstream.models.wallets import Ledger, Written, holds, keep_text, set_balance, tell_change
 
 _PENDING, _SETTLED = (np.uint8(SettlementStatus[name].code) for name in ("PENDING", "SETTLED"))
+_BUY = np.uint8(Side.BUY.code)
 _SLASH = np.uint8(ord("/"))
 #: places of a trade's texts in its batch
 _TRADE_ID, _SYMBOL, _CURRENCY, _BROKER = 0, 4, 5, 7
-#: of the row of `heads` that settlements have
-SETTLEMENT_HEAD = 2
 
 
 class Settling(NamedTuple):
@@ -33,8 +34,6 @@ class Settling(NamedTuple):
     """
 
     ledger: Ledger
-    settlements: Table
-    heads: Table
     settles_at: np.ndarray
     written: Written
     told: np.ndarray
@@ -57,16 +56,16 @@ def asset_size(batch, m):  # type: ignore[no-untyped-def]
 
     Reading: a pair has exactly one slash, with something on both sides.
     """
-    at, size = batch.text_at[_SYMBOL, m], np.int64(batch.text_len[_SYMBOL, m])
+    start, size = batch.text_at[_SYMBOL, m], np.int64(batch.text_len[_SYMBOL, m])
     currency, length = batch.text_at[_CURRENCY, m], np.int64(batch.text_len[_CURRENCY, m])
     base = size - length - 1
-    if base < 1 or batch.data[at + base] != _SLASH:
+    if base < 1 or batch.data[start + base] != _SLASH:
         return size
     for k in range(length):
-        if batch.data[at + base + 1 + k] != batch.data[currency + k] or batch.data[currency + k] == _SLASH:
+        if batch.data[start + base + 1 + k] != batch.data[currency + k] or batch.data[currency + k] == _SLASH:
             return size
     for k in range(base):
-        if batch.data[at + k] == _SLASH:
+        if batch.data[start + k] == _SLASH:
             return size
     return base
 
@@ -135,32 +134,43 @@ def exchange(ledger, cash, asset, same, sells, quantity, notional, fee, waits): 
 
 @kernel
 def _open(settling, batch, m, cash, asset, portfolio, symbol, notional):  # type: ignore[no-untyped-def]
-    """A row for what trade m brought and is locked for now."""
-    table, head = settling.settlements, settling.heads.rows[SETTLEMENT_HEAD]
+    """Put down what trade m brought, and that it is unlocked when it settles."""
+    ledger = settling.ledger
+    table, head = ledger.settlements, ledger.events.heads.rows[SETTLEMENT_HEAD]
     if head.free > 0:
         i = head.free - 1
         head.free = np.int64(table.rows[i].next)
+        touch(ledger.events.heads, SETTLEMENT_HEAD)
         touch(table, i)
     else:
         i = append(table)
-    head.next += 1
-    touch(settling.heads, SETTLEMENT_HEAD)
     row = table.rows[i]
-    size = np.int64(batch.text_len[_TRADE_ID, m])
-    for word in range(8):
-        left = size - 8 * word
-        row.trade_id[word] = (
-            word_at(batch.data, batch.text_at[_TRADE_ID, m] + 8 * word, min(8, left)) if left > 0 else np.uint64(0)
-        )
-    row.settles_at, row.opened = settling.settles_at[m], head.next
     row.portfolio, row.symbol = np.uint32(portfolio), np.uint32(symbol)
     row.cash, row.asset = np.uint32(cash), np.uint32(asset)
-    row.broker, row.side = np.int32(keep_text(settling.ledger, batch, _BROKER, m)), batch.side[m]
+    row.broker, row.side = np.int32(keep_text(ledger, batch, _BROKER, m)), batch.side[m]
     row.is_open, row.next = np.uint8(1), np.uint32(0)
-    row.quantity_lo, row.quantity_hi = batch.quantity[m, 0], np.int64(batch.quantity[m, 1])
-    row.fee_lo, row.fee_hi = batch.fee[m, 0], np.int64(batch.fee[m, 1])
+    put(row, "quantity", at(batch.quantity, m))
     put(row, "amount", notional)
-    return i
+    put(row, "fee", at(batch.fee, m))
+    where, size = batch.text_at[_TRADE_ID, m], np.int64(batch.text_len[_TRADE_ID, m])
+    put_down(ledger.agenda, np.uint8(SETTLES), settling.settles_at[m], i, batch.data, where, size)
+
+
+@kernel
+def settle(ledger, i, event, written):  # type: ignore[no-untyped-def]
+    """What settlement row i locked is available; the row is free. `event` is the message that the change is told of."""
+    table, head = ledger.settlements, ledger.events.heads.rows[SETTLEMENT_HEAD]
+    row = table.rows[i]
+    balance, amount = np.int64(row.cash), get(row, "amount")
+    if row.side == _BUY:
+        balance, amount = np.int64(row.asset), get(row, "quantity")
+    available, locked = holds(ledger, balance)
+    set_balance(ledger, balance, available + amount, locked - amount)
+    tell_change(ledger, written, event, balance)
+    row.is_open, row.next = np.uint8(0), np.uint32(head.free)
+    head.free = i + 1
+    touch(table, i)
+    touch(ledger.events.heads, SETTLEMENT_HEAD)
 
 
 @kernel

@@ -17,6 +17,8 @@ from assetstream.models.decode import MarkBatch, decode_limits, decode_marks, de
 from assetstream.models.fills import apply_trades
 from assetstream.models.limits import apply_limits
 from assetstream.models.records import Records, records_of
+from assetstream.models.settlement_dates import SettlementDates
+from assetstream.models.settlement_rules import settlement_rules
 from assetstream.models.state import AccountState, new_account_state
 from assetstream.models.verdicts import Verdict
 from assetstream.streams.settings import Settings
@@ -24,6 +26,8 @@ from assetstream.streams.settings import Settings
 #: Kafka's timestamp of all records fed here: after every time in them
 APPENDED_MS = 1_772_500_000_000
 SKEW_US = 3_600_000_000
+#: when trades settle
+DATES = SettlementDates(settlement_rules())
 #: messages at a time when a state is filled
 CHUNK = 2_000
 #: price units (18 decimals) of a hundredth
@@ -49,7 +53,8 @@ def filled(positions: int, symbols: int, id_memory: int = 1) -> AccountState:
     """A state with so many positions and everyone's limits."""
     state = new_account_state(b"USD", id_memory)
     for records in chunks(portfolios(positions, symbols), CHUNK):
-        result = apply_trades(state, decode_trades(records, SKEW_US))
+        batch = decode_trades(records, SKEW_US)
+        result = apply_trades(state, batch, DATES.times(batch))
         assert (result.verdict == Verdict.APPLIED).all()
         state = result.state
     users = -(-positions // symbols)

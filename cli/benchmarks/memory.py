@@ -55,7 +55,8 @@ def _ids(rows: int) -> tuple[int, int]:
         state = new_account_state(b"USD", max(n, 1))
         trades = (load.trade(i, 0, 0, 10 if i % 2 else -10, 9_500) for i in range(n))
         for records in core.chunks(trades, core.CHUNK):
-            state = apply_trades(state, decode_trades(records, core.SKEW_US)).state
+            batch = decode_trades(records, core.SKEW_US)
+            state = apply_trades(state, batch, core.DATES.times(batch)).state
         return state
 
     return _measured(fill, ID_ARRAYS, rows)

@@ -108,7 +108,8 @@ def _rows(settings: Settings, number: int, users: list[int], ids: int) -> Rows:
     state = AccountPartition(number, settings.model_copy(update={"id_memory": 1})).store.state
     trades = (load.trade(user * SYMBOLS + s, user, s, 10 + s % 90, CENTS) for user in users for s in range(SYMBOLS))
     for records in core.chunks(trades, core.CHUNK):
-        state = apply_trades(state, decode_trades(records, core.SKEW_US)).state
+        batch = decode_trades(records, core.SKEW_US)
+        state = apply_trades(state, batch, core.DATES.times(batch)).state
     rows = {name: (table := getattr(state, name)).rows[: table.count[0]] for name in PERSISTED}
     random = np.random.default_rng(number)
     rows["trade_ids"] = np.frombuffer(random.bytes(ids * SEEN.itemsize), SEEN)

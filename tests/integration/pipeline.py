@@ -18,6 +18,7 @@ import urllib.request
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,10 +40,13 @@ from assetstream.streams.settings import PREFIX, Settings
 #: deadlines are for tests that would hang, not for slow machines
 READY_S = 240
 SETTLE_S = 300
-INPUTS = ("risk_limits", "prices", "trades")
-#: inputs that move balances; the order of their outcomes is the order in which they were taken
-LEDGER = ("transactions", "transfers")
-OUTPUTS = ("portfolio_updates", "risk_alerts", "asset_transactions", "dead_letters")
+INPUTS = ("risk_limits", "prices")
+#: inputs that move balances; the `journal` of what is told of them is the order in which they were taken
+LEDGER = ("trades", "transactions", "transfers", "clock")
+TOLD = ("asset_transactions", "settlement_events")
+#: what is due within this is waited for
+SOON_S = 30
+OUTPUTS = ("portfolio_updates", "risk_alerts", "asset_transactions", "settlement_events", "dead_letters")
 #: passed on to a worker where they differ from their defaults
 SECRETS = ("kafka_sasl_password", "kafka_ssl_key_password", "clickhouse_password")
 
@@ -207,6 +211,10 @@ class Pipeline:
         self.published: Counter[str] = Counter()
         self.workers: list[WorkerProcess] = []
         self._fed: dict[tuple[str, int], int] = {}
+        #: by (user, id): when holds expire, as first said, and trades settle, and the last that was told of each
+        self._expiring: dict[tuple[str, str], str] = {}
+        self._told: dict[tuple[str, str], str] = {}
+        self._seen: dict[tuple[str, int], int] = {}
         self._before: list[tuple[int, dict[tuple[str, int], int]]] = []
         init_all(settings)
 
@@ -275,17 +283,46 @@ class Pipeline:
         return sum(row.lag for row in lags(self.settings) if sinks or row.group == agents)
 
     def settle(self, patience: float = SETTLE_S, sinks: bool = True) -> None:
-        """Return when nothing is left to read, for agents (and sinks)."""
+        """Return when nothing is left to read, for agents (and sinks), and nothing left to happen that is due soon."""
 
         def settled() -> bool:
             for worker in self.workers:
                 assert worker.process.poll() is None, f"{worker.name} ended: {worker.tail()}"
             try:
-                return self.lag(sinks) == 0
+                if self.lag(sinks):
+                    return False
+                happened = self._look_at_holds()
+                return not self._waits() and not (happened and self.lag(sinks))
             except KafkaException:
                 return False
 
-        wait_until(settled, "lag to be zero", patience)
+        wait_until(settled, "lag to be zero, and what is due to happen", patience)
+
+    def _look_at_holds(self) -> bool:
+        """Read what came of them, and of trades, since the last time; whether one has expired, or settled later."""
+        happened = False
+        for record in self.read("transactions", *TOLD, start=self._seen):
+            self._seen[record.topic, record.partition] = record.offset + 1
+            with suppress(ValueError, TypeError, KeyError):
+                if record.topic == "settlement_events":
+                    key = record.json["user_id"], f"settlement {record.json['trade_id']}"
+                    self._told[key] = record.json["status"]
+                    self._expiring[key] = record.json["settles_at"]
+                    happened = happened or record.json["cause"]["topic"].endswith("clock")
+                    continue
+                key = record.json["user_id"], record.json["transaction_id"]
+                if record.topic == "asset_transactions":
+                    self._told[key] = record.json["status"]
+                    happened = happened or record.json["code"] == "EXPIRED"
+                elif record.json["type"] == "HOLD" and record.json["expires_at"]:
+                    self._expiring.setdefault(key, record.json["expires_at"])
+        return happened
+
+    def _waits(self) -> bool:
+        """Whether a hold that was accepted is open although it expires soon, or should have; and so for trades."""
+        soon = datetime.now(UTC) + timedelta(seconds=SOON_S)
+        waiting = (at for key, at in self._expiring.items() if self._told.get(key) in ("PENDING", "PROCESSING"))
+        return any(datetime.fromisoformat(at) <= soon for at in waiting)
 
     def work_through(self, parts: Iterable[list[Message]]) -> None:
         """Publish, feed and settle phase after phase; between them rows may wait: sinks take a second to fill a batch.
@@ -340,18 +377,25 @@ class Pipeline:
         self._fed[r.topic, r.partition] = r.offset + 1
 
     def _feed_ledger(self) -> None:
-        """In the order of their outcomes; what has none changes nothing, whenever it comes."""
+        """In the order of what was told of them; what nothing was told of changes nothing, whenever it comes.
+
+        A tick of which nothing was is left out: it would, where it found nothing due because that came after it.
+        """
+        outcomes = sorted(self.read(*TOLD, start=self._fed), key=lambda r: (r.partition, r.json["journal"]))
         found: dict[tuple[str, int], deque[Record]] = defaultdict(deque)
         for record in self.read(*LEDGER, start=self._fed):
             found[record.topic, record.partition].append(record)
-        for outcome in self.read("asset_transactions", start=self._fed):
-            self._fed[outcome.topic, outcome.partition] = outcome.offset + 1
+        for outcome in outcomes:
+            last = self._fed.get((outcome.topic, outcome.partition), 0)
+            self._fed[outcome.topic, outcome.partition] = max(outcome.offset + 1, last)
             cause = outcome.json["cause"]
             waiting = found[cause["topic"].removeprefix(self.settings.topic_prefix), cause["partition"]]
             while waiting and waiting[0].offset <= cause["offset"]:
-                self._give(waiting.popleft())
-        for waiting in found.values():
-            for record in waiting:
+                record = waiting.popleft()
+                if record.topic != "clock" or record.offset == cause["offset"]:
+                    self._give(record)
+        for (topic, _), waiting in found.items():
+            for record in waiting if topic != "clock" else ():
                 self._give(record)
 
     def read(self, *topics: str, start: dict[tuple[str, int], int] | None = None) -> list[Record]:
@@ -506,9 +550,24 @@ def cause_of(message: dict[str, Any]) -> tuple[str, int, int]:
     return message["cause"]["topic"], message["cause"]["partition"], message["cause"]["offset"]
 
 
+def outcome_of(message: dict[str, Any]) -> tuple[str, int, int, str]:
+    """The cause of an outcome, and what it is of: one tick of the clock may have several."""
+    return *cause_of(message), message["transaction_id"]
+
+
+def balance_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Which change of which balance a row tells of."""
+    return row["user_id"], row["wallet_id"], row["asset"], row["sequence"]
+
+
+def settlement_of(event: dict[str, Any]) -> tuple[str, str]:
+    """What a settlement event is of: one trade has one of each status."""
+    return event["settlement_id"], event["status"]
+
+
 def columns(message: dict[str, Any], prefix: str) -> dict[str, Any]:
     """An output of the reference as the columns of its row: the cause flat, and with the topic's full name."""
-    row = {name: value for name, value in message.items() if name not in ("cause", "balance", "postings")}
+    row = {name: value for name, value in message.items() if name not in ("cause", "balance", "postings", "journal")}
     if "cause" in message:
         topic, partition, offset = cause_of(message)
         row |= {"source_topic": topic, "source_partition": partition, "source_offset": offset}
@@ -528,7 +587,7 @@ class Check:
         self.pipeline, self.reference = pipeline, pipeline.reference
         self.prefix, self.database = pipeline.settings.topic_prefix, pipeline.settings.clickhouse_database
         pipeline.feed()  # what moves balances is fed when all of it is settled
-        self.records: dict[str, list[Record]] = {name: [] for name in (*OUTPUTS, "settlement_events")}
+        self.records: dict[str, list[Record]] = {name: [] for name in OUTPUTS}
         for record in pipeline.read(*self.records):
             self.records[record.topic].append(record)
 
@@ -544,6 +603,7 @@ class Check:
         self.levels()
         self.updates(without=("daily_pnl",))
         self.transactions()
+        self.settlements()
         self.dead_letters()
         self.tables()
         with self.client() as client:
@@ -557,8 +617,8 @@ class Check:
         self.alerts()
         self.updates()
         self.transactions()
+        self.settlements()
         self.dead_letters()
-        assert self.records["settlement_events"] == []
 
     def keys(self) -> None:
         """Every record is keyed by its user (a dead letter by the rejected key) and lies where murmur2 puts it."""
@@ -627,9 +687,17 @@ class Check:
     def transactions(self) -> None:
         """Every outcome, in the order of the wallet events of its partition."""
         records = self.records["asset_transactions"]
-        found = unique((self._unprefixed(r.json) for r in records), cause_of, "asset_transactions")
-        same(found, {cause_of(outcome): outcome for outcome in self.reference.outcomes}, "asset_transactions")
+        found = unique((self._unprefixed(r.json) for r in records), outcome_of, "asset_transactions")
+        same(found, {outcome_of(outcome): outcome for outcome in self.reference.outcomes}, "asset_transactions")
         self._in_order("asset_transactions")
+
+    def settlements(self) -> None:
+        """Every settlement event, in the order of the trades of its partition."""
+        records = self.records["settlement_events"]
+        found = unique((self._unprefixed(r.json) for r in records), settlement_of, "settlement_events")
+        expected = {settlement_of(event): event for event in self.reference.settlements}
+        same(found, expected, "settlement_events")
+        self._in_order("settlement_events")
 
     def dead_letters(self) -> None:
         """Every rejected message, whole, with its reason and some detail."""
@@ -653,7 +721,9 @@ class Check:
                 continue  # spread over partitions
             where = r.json if name == "dead_letters" else r.json["cause"]
             key = (r.key, r.partition, where["topic"], where["partition"])
-            assert last.get(key, -1) < where["offset"], f"{name}: {where} of {r.key!r} is out of order"
+            # a tick may have several outcomes
+            before = last.get(key, -1) - where["topic"].endswith("clock")
+            assert before < where["offset"], f"{name}: {where} of {r.key!r} is out of order"
             last[key] = where["offset"]
 
     def _unprefixed(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -674,6 +744,7 @@ class Check:
             self._transaction_rows(client)
             self._ledger_rows(client)
             self._balance_rows(client)
+            self._settlement_rows(client)
             self._dead_letter_rows(client)
 
     @contextmanager
@@ -693,8 +764,8 @@ class Check:
             "risk_alerts": "alert_id",
             "transactions": "(user_id, transaction_id, status)",
             "ledger_entries": "(user_id, transaction_id, entry)",
-            "balance_changes": "(user_id, transaction_id)",
-            "settlements": "settlement_id",
+            "balance_changes": "(user_id, wallet_id, asset, sequence)",
+            "settlements": "(settlement_id, status)",
             "dead_letters": "dead_letter_id",
         }
         for table, identity in ids.items():
@@ -720,7 +791,7 @@ class Check:
         found = {}
         for row in rows(client, f"SELECT * FROM {self.database}.portfolio_updates"):
             topic, partition, _ = source(row)
-            assert topic.removeprefix(self.prefix) in INPUTS
+            assert topic.removeprefix(self.prefix) in (*INPUTS, "trades")
             assert 0 <= partition < self.pipeline.settings.partitions
             key = row["user_id"], row["portfolio_id"], row["sequence"]
             found[key] = {name: v for name, v in row.items() if not name.startswith("source_")}
@@ -733,8 +804,9 @@ class Check:
         for outcome, sequence in zip(self.reference.outcomes, self.reference.ledger.sequences, strict=True):
             row = columns(outcome, self.prefix) | {f"balance_{k}": v for k, v in outcome["balance"].items()}
             row["balance_sequence"] = sequence
-            expected[source(row)] = row
-        same(unique(found, source, "transactions"), expected, "table transactions")
+            expected[*source(row), row["transaction_id"]] = row
+        named = unique(found, lambda r: (*source(r), r["transaction_id"]), "transactions")
+        same(named, expected, "table transactions")
 
     def _ledger_rows(self, client: Client) -> None:
         found = rows(client, f"SELECT * FROM {self.database}.ledger_entries")
@@ -744,12 +816,22 @@ class Check:
                 row = {name: outcome[name] for name in ("user_id", "transaction_id", "occurred_at", "cause")}
                 row = columns({**row, **posting, "entry": entry}, self.prefix)
                 expected[*source(row), entry] = row
+        for event, postings in self.reference.settled_postings:
+            for entry, posting in enumerate(postings):
+                row = {name: event[name] for name in ("user_id", "occurred_at", "cause")}
+                row = columns({**row, "transaction_id": event["settlement_id"], **posting, "entry": entry}, self.prefix)
+                expected[*source(row), entry] = row
         same(unique(found, lambda r: (*source(r), r["entry"]), "ledger_entries"), expected, "table ledger_entries")
 
     def _balance_rows(self, client: Client) -> None:
         found = rows(client, f"SELECT * FROM {self.database}.balance_changes")
-        expected = {source(row): row for row in (columns(each, self.prefix) for each in self.reference.balance_changes)}
-        same(unique(found, source, "balance_changes"), expected, "table balance_changes")
+        expected = {balance_of(row): row for row in (columns(each, self.prefix) for each in self.reference.balance_changes)}
+        same(unique(found, balance_of, "balance_changes"), expected, "table balance_changes")
+
+    def _settlement_rows(self, client: Client) -> None:
+        found = rows(client, f"SELECT * FROM {self.database}.settlements")
+        expected = {settlement_of(event): columns(event, self.prefix) for event in self.reference.settlements}
+        same(unique(found, settlement_of, "settlements"), expected, "table settlements")
 
     def _dead_letter_rows(self, client: Client) -> None:
         found = unique(

@@ -13,11 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from assetstream.models import decode
+from assetstream.models.clock import apply_ticks
 from assetstream.models.decode import MarkBatch, PriceBatch
 from assetstream.models.encode import encode_settlements
 from assetstream.models.fills import apply_trades
 from assetstream.models.limits import apply_limits
 from assetstream.models.marks import apply_marks
+from assetstream.models.messages import parse_time, to_micros
 from assetstream.models.outputs import INPUTS, AlertType, Level, Subject
 from assetstream.models.prices import apply_prices
 from assetstream.models.records import Records, records_of
@@ -100,6 +102,10 @@ class Machine:
 
     def feed(self, records: Records) -> list[str]:
         """Take records of one topic; -> what became of each."""
+        if records.topic == "clock":
+            _, ticked, settled = apply_ticks(self.state, records)
+            self._add_settlements(settled)
+            return [Verdict(v).reason for v in ticked.verdict]
         batch = getattr(decode, f"decode_{DECODERS[records.topic]}")(records, SKEW_US)
         result = getattr(self, f"_{records.topic}")(batch)
         return [Verdict(v).reason for v in result]
@@ -136,17 +142,19 @@ class Machine:
         """As they are published, with the legs of each, and the balances as the table of their changes has them."""
         batch, records = settled.batch, settled.batch.records
         data, ends = encode_settlements(batch, np.full(len(batch.side), records.partition))
-        for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        for start, end in zip([0, *ends], ends, strict=False):
             self.settlements.append(json.loads(data[start:end].tobytes()))
         postings = postings_of(batch)
         accounts = accounts_of(batch, postings)
         legs: list[list[dict[str, str]]] = [[] for _ in ends]
+        if records.topic == "clock":
+            postings = postings[:0]
         for j, row in enumerate(postings):
             i, place = row["message"], row["balance"]
             assert row["entry"] == len(legs[i])
             account = accounts.data[accounts.at[j] : accounts.at[j] + accounts.len[j]].tobytes().decode()
             legs[i].append({"account": account, "asset": of(batch, place, i), "amount": decimal(row, "amount")})
-        self.legs += legs
+        self.legs += legs if records.topic == "trades" else []
         for row, place in zip(settled.changes, settled.place, strict=True):
             i, balance = row["message"], self.state.balances.rows[row["balance"]]
             assert of(batch, place, i) == text(self.state, balance["asset"])
@@ -251,6 +259,16 @@ class Machine:
                 }
         return out
 
+    def balances(self) -> dict[tuple[str, str, str], dict[str, str]]:
+        """By (user, wallet, asset), as the reference has them."""
+        out = {}
+        for row in self.state.balances.rows[: self.state.balances.count[0]]:
+            wallet, available, locked = self.state.wallets.rows[row["wallet"]], *(units(row, n) for n in HOLDS)
+            key = (text(self.state, wallet["user"]), text(self.state, wallet["wallet"]), text(self.state, row["asset"]))
+            amounts = {"total": available + locked, "available": available, "locked": locked}
+            out[key] = {name: plain(amount) for name, amount in amounts.items()}
+        return out
+
     def persisted(self) -> dict[str, bytes]:
         """The bytes of every persisted row."""
         both = ((self.state, PERSISTED), (self.prices, PRICE_PERSISTED))
@@ -270,6 +288,7 @@ class Machine:
         return other
 
 
+HOLDS = ("available", "locked")
 DECODERS = {"trades": "trades", "risk_limits": "limits", "prices": "prices"}
 
 
@@ -354,8 +373,20 @@ def keyed(topic: str, messages: st.SearchStrategy[dict[str, Any]]) -> st.SearchS
     )
 
 
+#: a tick of the clock at each of these, and so when its record arrives (ms): trades of the first days settle on others
+TICKS = st.sampled_from(
+    [f"2026-03-{day:02d}T{hour}:00:00Z" for day in (2, 3, 4, 5, 9, 11) for hour in ("00", "05", "23")]
+)
+
+
+def arrives(topic: str, value: bytes) -> int:
+    """The Kafka timestamp of a record."""
+    return to_micros(parse_time(json.loads(value)["due"])) // 1000 if topic == "clock" else NOW_MS
+
+
 MARKET = st.lists(
     st.one_of(
+        TICKS.map(lambda at: ("clock", b"", json.dumps({"due": at}).encode())),
         keyed("trades", TRADES),
         keyed("trades", TRADES),
         keyed("trades", TRADES),
@@ -381,13 +412,13 @@ class Pair:
 
     def __init__(self, base_currency: str = "USD") -> None:
         self.machine, self.reference = Machine(base_currency), Reference(base_currency)
-        self.offsets = dict.fromkeys(INPUTS, 0)
+        self.offsets = dict.fromkeys((*INPUTS, "clock"), 0)
 
     def feed(self, topic: str, key: bytes, value: bytes) -> str:
-        offset = self.offsets[topic]
+        offset, at = self.offsets[topic], arrives(topic, value)
         self.offsets[topic] += 1
-        expected = self.reference.feed(topic, 3, offset, NOW_MS, key, value)
-        assert self.machine.feed(records_of(topic, 3, [(key, value)], offset, NOW_MS)) == [expected]
+        expected = self.reference.feed(topic, 3, offset, at, key, value)
+        assert self.machine.feed(records_of(topic, 3, [(key, value)], offset, at)) == [expected]
         return expected
 
     def check(self) -> None:
@@ -404,6 +435,7 @@ class Pair:
         assert machine.settlements == reference.ledger.settlements
         assert machine.legs == reference.ledger.settled_postings
         assert machine.changes == reference.ledger.changes
+        assert machine.balances() == reference.balances
 
 
 @RUN
@@ -450,7 +482,7 @@ def test_a_restored_state_goes_on_exactly_where_it_was(market: list[Any], data: 
     for number, (topic, key, value) in enumerate(market):
         offset = pair.offsets[topic]
         pair.feed(topic, key, value)
-        other.feed(records_of(topic, 3, [(key, value)], offset, NOW_MS))
+        other.feed(records_of(topic, 3, [(key, value)], offset, arrives(topic, value)))
         if number in collects | restores:
             assert other.updates() == pair.machine.updates()
             assert other.persisted() == pair.machine.persisted()
@@ -486,7 +518,7 @@ FIRST_TRADES = st.lists(st.sampled_from(sorted(QUOTES)), min_size=5, max_size=24
 @given(MARKET | FIRST_TRADES)
 def test_batches_give_what_single_messages_give(market: list[Any]) -> None:
     single, batched = Machine(), Machine()
-    offsets = dict.fromkeys(INPUTS, 0)
+    offsets = dict.fromkeys((*INPUTS, "clock"), 0)
     batches: list[tuple[str, list[tuple[bytes, bytes]]]] = []
     for topic, key, value in market:
         # of a batch of prices only the latest becomes a mark, so each is one of its own
@@ -498,9 +530,10 @@ def test_batches_give_what_single_messages_give(market: list[Any]) -> None:
         first = offsets[topic]
         offsets[topic] += len(messages)
         verdicts = []
+        at = [arrives(topic, value) for _, value in messages]
         for number, message in enumerate(messages):
-            verdicts += single.feed(records_of(topic, 0, [message], first + number, NOW_MS))
-        assert batched.feed(records_of(topic, 0, messages, first, NOW_MS)) == verdicts
+            verdicts += single.feed(records_of(topic, 0, [message], first + number, at[number]))
+        assert batched.feed(records_of(topic, 0, messages, first, at)) == verdicts
     assert batched.fills == single.fills
     assert batched.settlements == single.settlements
     assert batched.legs == single.legs

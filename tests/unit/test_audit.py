@@ -103,7 +103,8 @@ def account() -> Account:
     state = states.new_account_state(b"USD", 100)
     limits = {**LIMITS, "asset_limits": {"VOD": "5", "SAP": "2"}}
     state = apply_limits(state, decode_limits(sent("risk_limits", limits), HOUR)).state
-    state = apply_trades(state, decode_trades(sent("trades", TRADE), HOUR)).state
+    trades = decode_trades(sent("trades", TRADE), HOUR)
+    state = apply_trades(state, trades, trades.executed_at).state
     state = apply_transactions(state, decode_transactions(sent("transactions", DEPOSIT), HOUR)).state
     states.set_applied(state, 0, 4)
     return Account(state)

@@ -84,7 +84,7 @@ def test_the_load_is_accepted_whole_and_adds_up() -> None:
     messages = list(trades)
     assert messages == list(load.Trades(2_000))
     batch = decode_trades(records_of("trades", 0, messages, 0, core.APPENDED_MS), core.SKEW_US)
-    result = apply_trades(new_account_state(b"USD", 10_000), batch)
+    result = apply_trades(new_account_state(b"USD", 10_000), batch, core.DATES.times(batch))
     assert batch.key_ok.all()
     assert (result.verdict == Verdict.APPLIED).all()
     held = sum(Decimal(json.loads(v)["quantity"]) * (1 if b'"BUY"' in v else -1) for _, v in messages)

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from assetstream.models.clock import apply_ticks
 from assetstream.models.decode import decode_trades
+from assetstream.models.encode import encode_settlements
 from assetstream.models.fills import TradeResult, apply_trades
 from assetstream.models.records import records_of
 from assetstream.models.state import AccountState, new_account_state, text
@@ -80,10 +82,36 @@ def test_a_balance_in_range_or_no_trade() -> None:
     assert balances(result.state) == {"USD": ("-6e+19", "0"), "S0": ("6e+19", "0")}
 
 
-def test_what_waits_is_kept() -> None:
-    result = book(trade(1, "SELL", "10", "100", fee="1", broker="Müller & Söhne"), days=2)
-    (row,) = result.state.settlements.rows[: result.state.settlements.count[0]]
-    assert row["trade_id"].tobytes().rstrip(b"\0") == b"t1"
-    assert (int(row["side"]), int(row["is_open"]), int(row["opened"])) == (1, 1, 1)
-    assert int(row["settles_at"]) == int(np.int64(result.settlements["settles_at"][0]))
-    assert result.settlements["status"].tolist() == [0]
+def test_what_waits_is_kept_and_unlocked_when_it_is_due() -> None:
+    result = book(trade(1, "SELL", "10", "100", fee="1", broker='M"üller'), trade(2, "BUY", "2", "5"), days=2)
+    state, due = result.state, 1_772_442_000_000 + 2 * DAY_US // 1000
+    assert result.settlements["settles_at"].tolist() == [due * 1000] * 2
+    assert result.settlements["status"].tolist() == [0, 0]
+    assert state.settlements.rows["is_open"][: state.settlements.count[0]].tolist() == [1, 1]
+    for at, settled in ((due - 1, 0), (due, 2), (due, 0)):
+        _, _, told = apply_ticks(state, records_of("clock", 0, [(None, b"{}")], 0, at))
+        assert len(told.changes) == settled
+        if settled:
+            data, ends = encode_settlements(told.batch, np.zeros(2))
+            first = json.loads(data[: ends[0]].tobytes())
+    assert first == {
+        "settlement_id": "ann/t1",
+        "trade_id": "t1",
+        "user_id": "ann",
+        "portfolio_id": "main",
+        "wallet_id": "w",
+        "broker": 'M"üller',
+        "symbol": "ACME",
+        "side": "SELL",
+        "asset": "ACME",
+        "quantity": "10",
+        "currency": "USD",
+        "amount": "1000",
+        "fee": "1",
+        "status": "SETTLED",
+        "settles_at": "2026-03-04T09:00:00.000000Z",
+        "occurred_at": "2026-03-04T09:00:00.000000Z",
+        "cause": {"topic": "clock", "partition": 0, "offset": 0},
+    }
+    assert balances(state) == {"USD": ("989", "0"), "ACME": ("-8", "0")}
+    assert state.settlements.rows["is_open"][:2].tolist() == [0, 0]

@@ -1,7 +1,7 @@
 """The audit log: what a leaf of it is, what a head says, how heads are chained and signed, and proofs for others.
 
-One Merkle tree (models/merkle.py) per partition of each audited topic; its leaves are the committed data records, in the
-order of their offsets. docs/interface.md has all of it byte for byte, so that it can be checked without us.
+One Merkle tree (models/merkle.py) per partition of each audited topic; its leaves are the committed data records, in
+the order of their offsets. docs/interface.md has all of it byte for byte, so that it can be checked without us.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from assetstream.models.merkle import Frontier, leaf_hash, verify_consistency, verify_inclusion
+from assetstream.models.merkle import Frontier, verify_consistency, verify_inclusion
 from assetstream.models.messages import AuditHead, Base64, time_text
 
 _TOPIC, _PLACE, _LENGTH = Struct(">H").pack, Struct(">qqi").pack, Struct(">i").pack
@@ -43,8 +43,9 @@ class BadKey(ValueError):
 def leaf_hasher(topic: str, partition: int) -> Callable[[int, int, bytes | None, bytes | None], bytes]:
     """A function (offset, timestamp in ms, key, value) → hash of the leaf of this record of `topic` (full name).
 
-    A record's headers are no part of it: nothing here reads them. The leaf's bytes, integers big-endian: length of the topic's name (u16), the name (UTF-8), partition (u32), offset
+    The leaf's bytes, integers big-endian: length of the topic's name (u16), the name (UTF-8), partition (u32), offset
     (i64), timestamp (i64), length of the key (i32, −1: null), the key, length of the value (i32, −1: null), the value.
+    A record's headers are no part of it: nothing here reads them.
     """
     name = topic.encode()
     start = b"\x00" + _TOPIC(len(name)) + name + _PARTITION(partition)
@@ -64,18 +65,22 @@ def leaf_hasher(topic: str, partition: int) -> Callable[[int, int, bytes | None,
 def make_head(
     place: tuple[str, int],
     frontier: Frontier,
-    next_offset: int,
+    offsets: tuple[int, int],
     newest_ms: int,
     previous: AuditHead | None,
     now: datetime,
     key: Ed25519PrivateKey | None = None,
 ) -> AuditHead:
-    """The next head of a partition. newest_ms: the largest timestamp of its records, −1 before there is one."""
+    """The next head of a partition.
+
+    offsets: where the tree begins, and what comes after it. newest_ms: the largest timestamp in it, −1 without records.
+    """
     head = AuditHead(
         topic=place[0],
         partition=place[1],
         size=frontier.size,
-        next_offset=next_offset,
+        first_offset=offsets[0],
+        next_offset=offsets[1],
         newest_ms=newest_ms,
         root=frontier.root(),
         frontier=frontier.nodes,
@@ -92,6 +97,7 @@ def signed_text(head: AuditHead) -> bytes:
         f"assetstream/{head.topic}-{head.partition}",
         f"{head.size}",
         _text(head.root),
+        f"first_offset {head.first_offset}",
         f"next_offset {head.next_offset}",
         f"newest_ms {head.newest_ms}",
         f"previous {'-' if head.previous is None else _text(head.previous)}",

@@ -1,7 +1,7 @@
 """Merkle trees exactly as RFC 6962, section 2, has them (SHA-256): roots, proofs, and what checks them.
 
-A leaf's hash is SHA-256(0x00 ‖ data), a node's SHA-256(0x01 ‖ left ‖ right), and the root of no leaves SHA-256 of nothing;
-a tree of n leaves splits at the largest power of two below n. Hashes are 32 bytes. Leaves are given as their hashes.
+A leaf's hash is SHA-256(0x00 ‖ data), a node's SHA-256(0x01 ‖ left ‖ right), the root of no leaves SHA-256 of nothing;
+n leaves are split at the largest power of two below n. Hashes are 32 bytes. Leaves are given as their hashes.
 
 The verifiers are the algorithms of RFC 9162, sections 2.1.3.2 and 2.1.4.2, for the same trees.
 """

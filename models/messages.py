@@ -642,6 +642,7 @@ class AuditHead(Message):
     topic: str
     partition: int = Field(ge=0)
     size: int = Field(ge=0)
+    first_offset: int = Field(ge=0)
     next_offset: int = Field(ge=0)
     newest_ms: int
     root: Base64

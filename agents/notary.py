@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 #: records taken at once, and how long to wait for the first
 TAKEN, POLL_S = 10_000, 0.1
 TRANSACTION_S = 30.0
+#: another producer has our transactional id
+FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 #: between two tries while Kafka is away
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 
@@ -49,7 +51,7 @@ class Book:
     """The tree of one partition, and how far it goes."""
 
     def __init__(self, place: Place, head: AuditHead | None, begin: int) -> None:
-        """Goes on from `head`; without one a tree begins, at offset `begin`. Raises BadHead."""
+        """Goes on from `head`; without one a tree begins, at offset `begin`."""
         self.place, self.head = place, head
         self.frontier = Frontier() if head is None else frontier_of(head)
         self.first_offset = begin if head is None else head.first_offset
@@ -102,8 +104,7 @@ class Notary:
     def run(self, once: bool = False, accept_gap: bool = False) -> None:
         """Take and tell; `once`: only what there is now. accept_gap: where records are gone, begin a tree anew.
 
-        Kafka away: tries until it is back, from the last heads on. Raises AuditGap, NotaryReplaced, BadHead, and
-        TopicMismatch.
+        Kafka away: tries until it is back, from the last heads on. Raises AuditGap, NotaryReplaced, TopicMismatch.
         """
         pause = FIRST_PAUSE_S
         while not self._stopping.is_set():
@@ -116,6 +117,7 @@ class Notary:
                     raise NotaryReplaced("another notary has started: there is one at a time") from failure
                 pause = FIRST_PAUSE_S if time.monotonic() - began > 60 else min(pause * 2, LONGEST_PAUSE_S)
                 log.warning("the notary starts over from the last heads", error=str(failure), pause_s=pause)
+                accept_gap = False  # what is found missing from here on is another gap
                 self._stopping.wait(pause)
 
     def _session(self, once: bool, accept_gap: bool) -> None:
@@ -175,7 +177,8 @@ class Notary:
             return
         producer.begin_transaction()
         for book, head in heads:
-            producer.produce(self._topic, head.model_dump_json().encode(), key_of(book.place))
+            # beside what it is of, so that it stays where it is when partitions are added
+            producer.produce(self._topic, head.model_dump_json().encode(), key_of(book.place), head.partition)
         offsets = [TopicPartition(*book.place, head.next_offset) for book, head in heads]
         producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), TRANSACTION_S)
         producer.commit_transaction(TRANSACTION_S)
@@ -184,7 +187,7 @@ class Notary:
 
     def _producer(self) -> Producer:
         fenced = {"transactional.id": self._settings.group("notary"), "transaction.timeout.ms": 10_000}
-        return Producer(self._settings.kafka(partitioner="murmur2_random", log_level=0, **fenced))
+        return Producer(self._settings.kafka(log_level=0, **fenced))
 
     def _consumer(self, books: Iterable[Book]) -> Consumer:
         more = {
@@ -216,7 +219,7 @@ def _gap(book: Book, begin: int, end: int) -> str | None:
 
 def _is_fenced(failure: BaseException) -> bool:
     error = failure.args[0]
-    return isinstance(error, KafkaError) and error.code() in (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
+    return isinstance(error, KafkaError) and error.code() in FENCED
 
 
 def _named(place: Place) -> str:

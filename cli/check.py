@@ -46,8 +46,8 @@ def check(
     alert, update and dead letter that was published; the local snapshots. Workers may run meanwhile. Prints every
     difference, and exits with 1 when there is one.
 
-    With --audit: that the logs are what the notary saw, record by record, that its heads follow each other, and, when
-    all is so, saves the last ones for the next time. Keep that file where nobody can change it.
+    With --audit: that the logs are what the notary saw, record by record, and that its heads follow each other. The
+    last ones are saved for the next time; a file that is there is left alone when there is a difference.
     """
     if invariants and audit_log:
         raise typer.BadParameter("--invariants or --audit, not both")
@@ -66,7 +66,7 @@ def check(
             report, heads = audit_heads(load(), since, key, progress)
         else:
             report, heads = audit(load(), invariants, progress), []
-    if report.ok and saved is not None:
+    if saved is not None and (report.ok or not saved.exists()):
         save(saved, heads)
     if as_json:
         typer.echo(json.dumps(report.as_dict(), ensure_ascii=False))

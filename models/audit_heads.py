@@ -123,11 +123,13 @@ def frontier_of(head: AuditHead) -> Frontier:
 
 
 def read_head(value: bytes | None) -> AuditHead:
-    """A record of `audit_heads`. Raises BadHead."""
+    """A record of `audit_heads`. Raises BadHead when it is none, or its frontier doesn't make its root."""
     try:
-        return AuditHead.model_validate_json(value or b"")
+        head = AuditHead.model_validate_json(value or b"")
     except ValidationError as error:
         raise BadHead(f"no head: {error.errors()[0]['msg']}") from error
+    frontier_of(head)
+    return head
 
 
 def is_signed(head: AuditHead, key: Ed25519PublicKey) -> bool:

@@ -1,4 +1,4 @@
-"""What lies on `audit_heads`: the notary's heads of every audited partition, in their order."""
+"""What lies on `audit_heads`: the notary's heads of every audited partition, in its partition of the same number."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def read_heads(settings: Settings, progress: Callable[[int, int], None] = lambda
         head: AuditHead | BadHead
         try:
             head = read_head(message.value())
-            if key_of((head.topic, head.partition)) != key:
-                head = BadHead(f"a head of {head.topic}-{head.partition}")
+            if (key_of((head.topic, head.partition)), head.partition) != (key, message.partition()):
+                head = BadHead(f"a head of {head.topic}-{head.partition}, out of place")
         except BadHead as error:
             head = error
         yield Said(f"{message.topic()}-{message.partition()}@{message.offset()}", key, head)

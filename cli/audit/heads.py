@@ -6,8 +6,8 @@ one says nothing about the others, and where the beginning of a log has expired,
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +28,7 @@ from assetstream.models.audit_heads import (
     public_key,
     read_head,
 )
-from assetstream.models.merkle import EMPTY_ROOT, Frontier
+from assetstream.models.merkle import EMPTY_ROOT
 from assetstream.models.messages import AuditHead, time_text
 from assetstream.streams.admin import Admin
 from assetstream.streams.audit_heads import Said, audited_places, key_of, read_heads
@@ -52,12 +52,12 @@ class NoHeads(RuntimeError):
     """There is no audit log to check."""
 
 
-@dataclass
 class Trail:
-    """The heads of one partition, in their order; `is_known`: the first one was checked before, with what it is of."""
+    """What lies on `audit_heads` of one partition, in its order; `is_known`: all is checked up to the first head."""
 
-    heads: list[AuditHead] = field(default_factory=list)
-    is_known: bool = False
+    def __init__(self, said: list[Said], is_known: bool = False) -> None:
+        self.said, self.is_known = said, is_known
+        self.heads = [each.head for each in said if isinstance(each.head, AuditHead)]
 
     def steps(self) -> list[Step]:
         """Each head with the one before it, where its tree begins with one of no leaves."""
@@ -92,12 +92,14 @@ def audit_heads(
     Raises NoHeads, BadHead for that file; BrokerAway, TopicMismatch, KafkaException, Unreadable.
     """
     report, places = Report(), audited_places(settings)
-    trails = read_trails(settings, places, report, key, partial(progress, "reading heads"))
+    trails = read_trails(settings, places, report, partial(progress, "reading heads"))
     if not trails:
         raise NoHeads(f'{settings.topic(AUDIT_HEADS)} is empty: start "assetstream notary"')
     last = [trail.heads[-1] for trail in trails.values()]
     if since is not None:
         _go_on_from(load_saved(since), trails, report)
+    for trail in trails.values():
+        _judge_heads(trail, key, report)
     _judge_logs(settings, places, trails, report, progress)
     return report, last
 
@@ -109,33 +111,39 @@ def read_trails(
     settings: Settings,
     places: Iterable[Place],
     report: Report,
-    key: Ed25519PublicKey | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Trails:
-    """The heads of all partitions, as far as they are heads; judged by themselves and by those before them."""
-    known, trails = {key_of(place): place for place in places}, Trails()
-    for said in read_heads(settings, progress):
-        report.checked[HEADS] += 1
-        place = known.get(said.key)
-        if place is None:
-            report.add(HEADS, said.where, "a head of an audited partition", f"the key {said.key!r}")
-        elif isinstance(said.head, BadHead):
-            report.add(HEADS, said.where, f"a head of {_name(place)}", said.head)
+    """What was said of each partition of which there is a head; what is of none is noted."""
+    known, said = {key_of(place): place for place in places}, defaultdict[Place, list[Said]](list)
+    strangers = 0
+    for each in read_heads(settings, progress):
+        if each.key in known:
+            said[known[each.key]].append(each)
         else:
-            trail = trails.setdefault(place, Trail())
-            _judge_head(said, said.head, trail.heads[-1] if trail.heads else None, key, report)
-            trail.heads.append(said.head)
-    return trails
+            strangers += 1
+    if strangers:
+        report.notes.append(f"{strangers:,} records on {settings.topic(AUDIT_HEADS)} that are of no audited partition")
+    trails = {place: Trail(its) for place, its in said.items()}
+    return {place: trail for place, trail in trails.items() if trail.heads}
 
 
-def _judge_head(
-    said: Said, head: AuditHead, before: AuditHead | None, key: Ed25519PublicKey | None, report: Report
-) -> None:
-    where = f"{said.where} (head {head.size} of {_name((head.topic, head.partition))})"
-    try:
-        frontier_of(head)
-    except BadHead as error:
-        report.add(HEADS, where, "a root and the frontier that makes it", error)
+def _judge_heads(trail: Trail, key: Ed25519PublicKey | None, report: Report) -> None:
+    """Each by itself, and by the one before it."""
+    before = None
+    for i, (where, _, head) in enumerate(trail.said):
+        report.checked[HEADS] += 1
+        if isinstance(head, BadHead):
+            report.add(HEADS, where, "a head", head)
+            continue
+        where = f"{where} (head {head.size} of {_name((head.topic, head.partition))})"
+        if i or not trail.is_known:
+            _judge_head(where, head, before, report)
+        if key is not None and not is_signed(head, key):
+            report.add(HEADS, where, "a signature of the key given", "none" if head.signature is None else "another's")
+        before = head
+
+
+def _judge_head(where: str, head: AuditHead, before: AuditHead | None, report: Report) -> None:
     if before is None:
         if head.previous is not None:
             report.add(HEADS, where, "the first head, which follows none", "a head that follows another")
@@ -147,8 +155,6 @@ def _judge_head(
         report.add(HEADS, where, expected, found)
     elif head.size < before.size or head.next_offset < before.next_offset:
         report.add(HEADS, where, f"a tree of {before.size} records or more", "one that shrank")
-    if key is not None and not is_signed(head, key):
-        report.add(HEADS, where, "a signature of the key given", "none" if head.signature is None else "another's")
 
 
 def load_saved(path: Path) -> list[AuditHead]:
@@ -176,14 +182,16 @@ def _go_on_from(saved: Iterable[AuditHead], trails: Trails, report: Report) -> N
     """Heads that were saved must still stand; what is before them was checked then."""
     for head in saved:
         place, wanted = (head.topic, head.partition), hash_of(head)
-        trail = trails.get(place, Trail())
-        at = next((i for i, each in enumerate(trail.heads) if hash_of(each) == wanted), None)
+        said = trails[place].said if place in trails else []
+        at = next(
+            (i for i, (*_, each) in enumerate(said) if isinstance(each, AuditHead) and hash_of(each) == wanted), None
+        )
         report.checked[SAVED] += 1
         if at is None:
             told = f"head {head.size} of {_name(place)}, recorded {time_text(head.recorded_at)}"
             report.add(SAVED, _name(place), told, "it is not on audit_heads any more: the log was rewritten")
         else:
-            trails[place] = Trail(trail.heads[at:], is_known=True)
+            trails[place] = Trail(said[at:], is_known=True)
 
 
 # -- logs -------------------------------------------------------------------------------------------------------------
@@ -289,13 +297,7 @@ class Walk:
     def _go_on(self) -> None:
         self._step = next(self._steps, None)
         if self._step is not None:
-            before = self._step[0]
-            try:
-                self._frontier = Frontier(before.size, before.frontier)
-            except ValueError:
-                self._frontier = Frontier(
-                    before.size, [EMPTY_ROOT] * before.size.bit_count()
-                )  # was told: no root will do
+            self._frontier = frontier_of(self._step[0])
 
     def _grow(self) -> None:
         self.taken += len(self._leaves)

@@ -118,6 +118,8 @@ def test_a_head_that_contradicts_itself() -> None:
     head = head_of(3)
     with pytest.raises(BadHead, match="does not make its root"):
         frontier_of(head.model_copy(update={"root": EMPTY_ROOT}))
+    with pytest.raises(BadHead, match="does not make its root"):
+        read_head(head.model_copy(update={"root": EMPTY_ROOT}).model_dump_json().encode())
     with pytest.raises(BadHead, match="a tree of 4 leaves has 1 complete subtrees, not 2"):
         frontier_of(head.model_copy(update={"size": 4}))
 

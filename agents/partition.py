@@ -45,7 +45,9 @@ class Work:
     rejected: list[Rejected] = field(default_factory=list)
     fills: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # (TradeBatch, FILL rows)
     alerts: list[np.ndarray] = field(default_factory=list)  # ALERT rows
-    booked: list[tuple[Any, LedgerResult]] = field(default_factory=list)  # (TransactionBatch, TransferBatch or DueBatch, …)
+    booked: list[tuple[Any, LedgerResult]] = field(
+        default_factory=list
+    )  # (TransactionBatch, TransferBatch or DueBatch, …)
     prices: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # (PriceBatch, accepted messages)
 
 
@@ -201,7 +203,7 @@ class AccountPartition(Partition):
 
     def ticked(self, now_ms: int, found_something: bool) -> None:
         """A tick was taken: another one may be written."""
-        self.next_tick_ms = now_ms if found_something else now_ms + TICK_PAUSE_MS
+        self.next_tick_ms = 0 if found_something else now_ms + TICK_PAUSE_MS
 
     def _tick(self, now_ms: int, clock_ms: int) -> int | None:
         at = self.tick_due(now_ms, clock_ms)

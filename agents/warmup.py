@@ -9,8 +9,8 @@ import time
 
 import structlog
 
-from assetstream.agents.outputs import Publisher
 from assetstream.agents.clock import take_clock
+from assetstream.agents.outputs import Publisher
 from assetstream.agents.partition import AccountPartition, Partition, PricePartition
 from assetstream.agents.prices import take_prices
 from assetstream.agents.risk_limits import take_risk_limits

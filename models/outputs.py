@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def decimal(name: str) -> list[tuple[str, str]]:
 CAUSE = [("cause_topic", "u1"), ("cause_partition", "<i4"), ("cause_offset", "<i8")]
 
 
-def _dtype(*fields: list[tuple[str, str]] | tuple[str, str]) -> np.dtype:
+def _dtype(*fields: Any) -> np.dtype:
     flat = [f for field in fields for f in (field if isinstance(field, list) else [field])]
     return np.dtype(flat, align=True)
 
@@ -138,7 +139,7 @@ class Account(IntEnum):
 #: `sequence` counts what is told of a balance, from 1
 _BALANCE = [*decimal("total"), *decimal("available"), *decimal("locked"), ("sequence", "<i8")]
 
-#: what became of wallet event `message` of the batch: a TransactionStatus, a code when it is refused or expired; its own
+#: what became of wallet event `message` of the batch: a TransactionStatus, with a code if it is refused or expired; its own
 #: balance after it
 OUTCOME = _dtype(
     ("message", "<i4"),

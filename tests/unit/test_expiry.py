@@ -50,7 +50,9 @@ class Desk:
         }
         return self._take("transactions", b"ann", json.dumps(event).encode(), TEN)
 
-    def hold(self, identity: str, expires_at: float, amount: str = "10", status: str = "PENDING", **fields: Any) -> None:
+    def hold(
+        self, identity: str, expires_at: float, amount: str = "10", status: str = "PENDING", **fields: Any
+    ) -> None:
         """A hold of ann's that expires so many milliseconds after ten."""
         (told,) = self.event(identity, "HOLD", amount, status, expires_at=at(expires_at), **fields)
         assert told[1:3] == (status, None)

@@ -139,8 +139,8 @@ class Account(IntEnum):
 #: `sequence` counts what is told of a balance, from 1
 _BALANCE = [*decimal("total"), *decimal("available"), *decimal("locked"), ("sequence", "<i8")]
 
-#: what became of wallet event `message` of the batch: a TransactionStatus, with a code if it is refused or expired; its own
-#: balance after it
+#: what became of wallet event `message` of the batch: a TransactionStatus, with a code if it is refused or expired;
+#: its own balance after it
 OUTCOME = _dtype(
     ("message", "<i4"),
     ("balance", "<i4"),

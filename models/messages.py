@@ -482,8 +482,6 @@ class Transaction(Input):
     def unsupported(self) -> str | None:
         if self.type is TransactionType.CONVERSION and self.rate is None:
             return "rate: a CONVERSION without one is not booked by this version"
-        if self.type is TransactionType.HOLD and self.expires_at is not None:
-            return "expires_at: a HOLD that expires is not booked by this version"
         return None
 
 
@@ -507,6 +505,12 @@ class Transfer(Input):
     reverses: Id | None = None
     code: OutcomeCode | None = None
     occurred_at: PastTime
+
+
+class Tick(Message):
+    """Internal: the partition's earliest due time has come. What counts is the record's Kafka timestamp."""
+
+    due: Time
 
 
 class Cause(Message):
@@ -585,7 +589,7 @@ class Posting(Message):
 
 
 class AssetTransaction(Message):
-    """The outcome of a wallet event; `code` says why it FAILED."""
+    """The outcome of a wallet event; `code` says why it FAILED, or that it EXPIRED."""
 
     transaction_id: str
     user_id: str
@@ -624,6 +628,7 @@ SCHEMAS: dict[str, type[Message]] = {
     "prices": Price,
     "marks": Mark,
     "transfers": Transfer,
+    "clock": Tick,
     "portfolio_updates": PortfolioUpdate,
     "risk_alerts": RiskAlert,
     "asset_transactions": AssetTransaction,

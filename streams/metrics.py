@@ -41,7 +41,7 @@ BREACHES = Counter("risk_limit_breaches_total", "Alerts of a rising level", ["ty
 #: Alerts published, of any kind.
 ALERTS = Counter("risk_alerts_total", "Alerts published", ["severity"])
 
-#: Wallet events with an outcome, by type; and those whose outcome is FAILED, by code.
+#: Wallet events with an outcome, by type; and those that were refused (or, with EXPIRED, expired), by code.
 TRANSACTIONS = Counter("transactions_total", "Wallet events decided", ["type"])
 TRANSACTION_FAILURES = Counter("transaction_failures_total", "Wallet events refused", ["code"])
 

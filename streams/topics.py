@@ -8,8 +8,10 @@ from assetstream.streams.settings import Settings
 
 #: what account partitions tell one another: steps of transfers between users
 TRANSFERS = "transfers"
-ACCOUNT_INPUTS = ("trades", "transactions", "risk_limits", TRANSFERS)
-INPUTS = ("trades", "transactions", "risk_limits", "prices", TRANSFERS)
+#: what tells account partitions the time
+CLOCK = "clock"
+ACCOUNT_INPUTS = ("trades", "transactions", "risk_limits", TRANSFERS, CLOCK)
+INPUTS = ("trades", "transactions", "risk_limits", "prices", TRANSFERS, CLOCK)
 OUTPUTS = ("portfolio_updates", "risk_alerts", "asset_transactions", "settlement_events", "dead_letters")
 
 #: state of the account partitions and of the price partitions, one record per partition and checkpoint
@@ -22,7 +24,7 @@ ANALYTICS = "analytics"
 OPERATIONS = "operations"
 INTERNAL = (ACCOUNT_CHANGELOG, PRICE_CHANGELOG, MARKS, ANALYTICS, OPERATIONS)
 #: what a worker writes to in its transactions
-WRITTEN = (*OUTPUTS, TRANSFERS, *INTERNAL)
+WRITTEN = (*OUTPUTS, TRANSFERS, CLOCK, *INTERNAL)
 
 MIB = 1 << 20
 FOREVER = {"retention.ms": "-1", "retention.bytes": "-1"}
@@ -51,6 +53,7 @@ def specs(settings: Settings) -> list[TopicSpec]:
         "risk_limits": {**inputs, **FOREVER},
         "prices": {**inputs, **retention},
         TRANSFERS: {**inputs, **retention},
+        CLOCK: {**inputs, **retention},
         "portfolio_updates": {**delete, **retention, **big},
         "risk_alerts": {**delete, **retention},
         "asset_transactions": {**delete, **retention},

@@ -41,7 +41,8 @@ SETTINGS date_time_output_format = 'iso'
 EVER = to_micros(parse_time("2299-12-31T23:59:59.999999Z"))
 
 
-def _time(text: str) -> datetime:
+def time_of(text: str) -> datetime:
+    """The time that an option names. Raises BadParameter."""
     try:
         return parse_time(text)
     except ValueError as error:
@@ -51,7 +52,7 @@ def _time(text: str) -> datetime:
 def balance(
     user: Annotated[str, typer.Argument(help="The user_id.", metavar="USER")],
     at: Annotated[
-        datetime | None, typer.Option(parser=_time, metavar="TIME", help="As of this time, with an offset.")
+        datetime | None, typer.Option(parser=time_of, metavar="TIME", help="As of this time, with an offset.")
     ] = None,
     wallet: Annotated[str, typer.Option(metavar="WALLET", help="Only this wallet_id.", show_default=False)] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,

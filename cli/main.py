@@ -27,6 +27,7 @@ COMMANDS = {
     "alerts": ("alerts", "Follow risk alerts."),
     "sql": ("sql", "Ask ClickHouse."),
     "balance": ("balance", "Say what a user's wallets hold, or held at some time."),
+    "trial-balance": ("trial_balance", "Add up all postings: each asset must come to zero."),
     "lag": ("lag", "Say how much each consumer group has still to read."),
     "schemas": ("schemas", "Print the JSON Schema of every topic."),
     "skip": ("skip", "Send a poisonous message, before which its partition halts, to dead_letters."),

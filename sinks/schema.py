@@ -226,4 +226,4 @@ _TABLES = (
 )
 
 TABLES: dict[str, Table] = {table.name: table for table in _TABLES}
-VIEWS = ("positions", "portfolios", "balances", "balance_history", "open_alerts")
+VIEWS = ("positions", "portfolios", "balances", "balance_history", "open_alerts", "trial_balance")

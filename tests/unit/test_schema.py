@@ -197,6 +197,22 @@ def test_balances_are_the_last_of_each_whether_an_outcome_or_a_change_beside_one
     assert ask(client, settings, query) == [(D(90),), (D(100),), (D(95),), (D(91),)]
 
 
+def test_the_trial_balance_is_exact_where_a_sum_of_decimals_would_wrap(client: Client, settings: Settings) -> None:
+    insert = """
+        INSERT INTO {db}.ledger_entries (user_id, account, asset, amount)
+        SELECT 'u', 'wallet:u/w', 'USD', toDecimal128('99999999999999999999', 18) FROM numbers(4)
+        UNION ALL SELECT 'v', 'wallet:v/w', 'USD', toDecimal128('0.000000000000000001', 18)
+        UNION ALL SELECT 'u', 'external:wallet:', 'USD', toDecimal128('-99999999999999999999', 18) FROM numbers(4)
+        UNION ALL SELECT 'u', 'fees', 'BTC', toDecimal128('-1.5', 18)
+    """
+    client.command(insert.replace("{db}", settings.clickhouse_database))
+    assert ask(client, settings, "SELECT asset, account, postings, total FROM {db}.trial_balance ORDER BY ALL") == [
+        ("BTC", "fees", 1, D("-1.5")),
+        ("USD", "external:wallet:", 4, D(-399999999999999999996)),
+        ("USD", "wallets", 5, D("399999999999999999996.000000000000000001")),
+    ]
+
+
 def test_open_alerts_are_those_whose_last_change_is_no_resolution(client: Client, settings: Settings) -> None:
     insert = """
         INSERT INTO {db}.risk_alerts (alert_id, user_id, portfolio_id, type, severity, symbol, is_resolved)

@@ -16,4 +16,54 @@ FROM
 GROUP BY asset, account
 """
 
-ALL = (TRIAL_BALANCE,)
+#: In the order in which they were booked, each row of a balance says what there was after it; so what it changed is the
+#: difference to the one before. A filter by user reaches the tables: it is part of what the windows are divided by.
+BALANCE_MOVEMENTS = """
+CREATE OR REPLACE VIEW {db}.balance_movements AS
+SELECT
+    user_id, wallet_id, asset, transaction_id,
+    total - lagInFrame(total) OVER booked AS total_change,
+    available - lagInFrame(available) OVER booked AS available_change,
+    locked - lagInFrame(locked) OVER booked AS locked_change,
+    sequence, occurred_at, source_topic, source_partition, source_offset
+FROM {db}.balance_history
+WINDOW booked AS (
+    PARTITION BY user_id, wallet_id, asset ORDER BY sequence, source_partition, source_offset
+    ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+)
+"""
+
+#: One row alone can't tell a time's balance, since events may come late: it is the sum of what had occurred by then.
+BALANCES_AT = """
+CREATE OR REPLACE VIEW {db}.balances_at AS
+SELECT
+    user_id, wallet_id, asset,
+    sum(CAST(total_change AS Decimal256(18))) AS total,
+    sum(CAST(available_change AS Decimal256(18))) AS available,
+    sum(CAST(locked_change AS Decimal256(18))) AS locked,
+    max(occurred_at) AS last_transaction_at
+FROM {db}.balance_movements
+WHERE occurred_at <= {{at:DateTime64(6, 'UTC')}}
+GROUP BY user_id, wallet_id, asset
+"""
+
+#: What doesn't depend on the order of the fills: how net_cost divides into cost basis and realised P&L does.
+POSITIONS_AT = """
+CREATE OR REPLACE VIEW {db}.positions_at AS
+SELECT
+    user_id, portfolio_id, symbol, currency, sum(bought) AS quantity, sum(paid) AS net_cost, sum(charged) AS fees,
+    max(executed_at) AS last_trade_at
+FROM
+(
+    SELECT
+        user_id, portfolio_id, symbol, currency, executed_at,
+        CAST(if(side = 'BUY', quantity, -quantity) AS Decimal256(18)) AS bought,
+        CAST(if(side = 'BUY', notional, -notional) AS Decimal256(18)) AS paid,
+        CAST(fee AS Decimal256(18)) AS charged
+    FROM {db}.fills
+    WHERE executed_at <= {{at:DateTime64(6, 'UTC')}}
+)
+GROUP BY user_id, portfolio_id, symbol, currency
+"""
+
+ALL = (TRIAL_BALANCE, BALANCE_MOVEMENTS, BALANCES_AT, POSITIONS_AT)

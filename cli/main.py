@@ -28,6 +28,7 @@ COMMANDS = {
     "sql": ("sql", "Ask ClickHouse."),
     "balance": ("balance", "Say what a user's wallets hold, or held at some time."),
     "holdings": ("holdings", "Say what positions a user has, or had at some time."),
+    "gains": ("gains", "Say what a user realised, lot by lot: FIFO, LIFO, HIFO or average cost."),
     "statement": ("statement", "A user's period: opening, everything that moved, closing, and that it adds up."),
     "trial-balance": ("trial_balance", "Add up all postings: each asset must come to zero."),
     "lag": ("lag", "Say how much each consumer group has still to read."),

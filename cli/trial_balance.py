@@ -17,7 +17,7 @@ from assetstream.cli.sql import UNBOUNDED, ask, table
 from assetstream.models.messages import time_text, to_micros
 from assetstream.streams.settings import load
 
-#: by asset its accounts, then its total, whose account is null. As Decimal256: see sinks/analyst_views.py
+#: by asset its accounts, then its total, whose account is null. As Decimal256: see sinks/analysts.py
 QUERY = """
 SELECT asset, account, count() AS postings, sum(CAST(amount AS Decimal256(18))) AS total
 FROM

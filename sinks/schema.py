@@ -234,6 +234,7 @@ VIEWS = (
     "open_alerts",
     "trial_balance",
     "balance_movements",
+    "lot_gains",
 )
 #: views that are asked with a time: `balances_at(at = '2026-03-02 09:00:00')`
 VIEWS_AT = ("balances_at", "positions_at")

@@ -1,7 +1,7 @@
-"""Views for analysts, over the stream tables of `migrations.py`, which lists them: no table, nothing is inserted.
+"""What analysts are given beside the stream tables of `migrations.py`, which lists it: views, and gains lot by lot.
 
-A sum of `Decimal(38, 18)` is one too in ClickHouse, and wraps silently from 1.7·10^20 on: what adds up over users is
-added as Decimal256.
+A sum of `Decimal(38, 18)` is one too in ClickHouse, and wraps silently from 1.7·10^20 on: what adds up over users, or
+over some of a user's events, is added as Decimal256.
 """
 
 #: Those of wallets are many: one line for all.
@@ -66,4 +66,37 @@ FROM
 GROUP BY user_id, portfolio_id, symbol, currency
 """
 
-ALL = (TRIAL_BALANCE, BALANCE_MOVEMENTS, BALANCES_AT, POSITIONS_AT)
+#: What `assetstream gains --write` puts here. The n-th gain of a position by a method never changes, since fills are
+#: only ever added: written again, a row replaces its equal. No stream fills it, so it isn't a table of `schema.py`.
+LOT_GAINS_WRITTEN = """
+CREATE TABLE IF NOT EXISTS {db}.lot_gains_written
+(
+    user_id String,
+    method LowCardinality(String),
+    portfolio_id String,
+    symbol LowCardinality(String),
+    currency LowCardinality(String),
+    entry UInt64,
+    side LowCardinality(String),
+    quantity Decimal(38, 18),
+    opened_by Nullable(String),
+    opened_at Nullable(DateTime64(6, 'UTC')),
+    closed_by String,
+    closed_at DateTime64(6, 'UTC'),
+    holding_days Nullable(Int32),
+    proceeds Decimal(38, 18),
+    cost Decimal(38, 18),
+    gain Decimal(38, 18)
+)
+ENGINE = ReplacingMergeTree ORDER BY (user_id, method, portfolio_id, symbol, entry)
+"""
+
+LOT_GAINS = """
+CREATE OR REPLACE VIEW {db}.lot_gains AS
+SELECT
+    user_id, method, portfolio_id, symbol, currency, entry, side, quantity, opened_by, opened_at, closed_by, closed_at,
+    holding_days, proceeds, cost, gain
+FROM {db}.lot_gains_written FINAL
+"""
+
+ALL = (TRIAL_BALANCE, BALANCE_MOVEMENTS, BALANCES_AT, POSITIONS_AT, LOT_GAINS_WRITTEN, LOT_GAINS)

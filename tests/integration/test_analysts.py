@@ -1,4 +1,4 @@
-"""`assetstream statement` and `holdings`, and the views of what was at a time, against the real engine."""
+"""`assetstream statement`, `holdings` and `gains`, and the views of what was at a time, against the real engine."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from typer.testing import CliRunner, Result
 
 from assetstream.cli.main import app
 from assetstream.cli.stack import EmbeddedStack
+from assetstream.models.lots import METHODS
 from assetstream.models.reference import ONE, Book, fill, plain, times
 from assetstream.sinks.clickhouse import connect
 from assetstream.sinks.migrations import migrate
 
-DB = "statement_test"
+DB = "analysts_test"
 DAY = "2026-03-02"
 TINY = "0.000000000000000001"
 PERIOD = ("--from", f"{DAY}T11:00:00Z", "--to", f"{DAY}T14:00:00Z")
@@ -94,6 +95,7 @@ def outcome(user: str, sequence: int, *row: Any) -> dict[str, Any]:
 def trades(user: str, *rows: tuple[str, str, int, int, int, str]) -> Iterator[dict[str, Any]]:
     book = Book()
     for offset, (id_, side, quantity, price, fee, time) in enumerate(rows):
+        realized = book.realized_pnl
         book = fill(book, 1 if side == "BUY" else -1, quantity * ONE, price * ONE, fee * ONE)
         after = dict(zip(("quantity", "cost_basis", "realized_pnl", "fees"), map(plain, book), strict=True))
         yield {
@@ -106,6 +108,7 @@ def trades(user: str, *rows: tuple[str, str, int, int, int, str]) -> Iterator[di
             "quantity": str(quantity),
             "price": str(price),
             "fee": str(fee),
+            "fill_realized_pnl": plain(book.realized_pnl - realized),
             "notional": plain(times(quantity * ONE, price * ONE)),
             **{f"position_{name}": value for name, value in after.items()},
             "position_average_price": None if book.average_price is None else plain(book.average_price),
@@ -360,3 +363,104 @@ def test_the_views_at_a_time_say_the_same() -> None:
     assert sql(f"SELECT {columns} FROM positions_at({at}) WHERE user_id = 'alice'") == [
         {"quantity": "0", "net_cost": "-500", "fees": "3"}
     ]
+
+
+# -- gains -------------------------------------------------------------------------------------------------------------
+
+ACME = {"portfolio_id": "main", "symbol": "ACME", "currency": "USD"}
+
+
+def gains(*args: str) -> dict[str, Any]:
+    result = run("gains", "alice", *args, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)  # type: ignore[no-any-return]
+
+
+def test_gains_by_hand() -> None:
+    """10 at 100, 10 at 200; 10 sold at 150, 10 at 160."""
+    assert gains("--method", "lifo") == {
+        "user_id": "alice",
+        "method": "LIFO",
+        "year": None,
+        "gains": [
+            {
+                **ACME,
+                "entry": 1,
+                "side": "LONG",
+                "quantity": "10",
+                "opened_by": "t-2",
+                "closed_by": "t-3",
+                "opened_at": f"{DAY}T13:00:00.000000Z",
+                "closed_at": f"{DAY}T12:00:00.000000Z",
+                "holding_days": 0,
+                "proceeds": "1500",
+                "cost": "2000",
+                "gain": "-500",
+            },
+            {
+                **ACME,
+                "entry": 2,
+                "side": "LONG",
+                "quantity": "10",
+                "opened_by": "t-1",
+                "closed_by": "t-4",
+                "opened_at": f"{DAY}T10:00:00.000000Z",
+                "closed_at": f"{DAY}T14:00:00.000000Z",
+                "holding_days": 0,
+                "proceeds": "1600",
+                "cost": "1000",
+                "gain": "600",
+            },
+        ],
+        "totals": [{"currency": "USD", "proceeds": "3100", "cost": "3000", "gain": "100"}],
+        "lots": [],
+        "positions": [{**ACME, "quantity": "0", "cost_basis": "0", "realized_pnl": "100", "net_cost": "-100"}],
+        "differences": [],
+        "ties_out": True,
+    }
+
+
+def test_methods_differ_only_in_when_and_average_is_what_the_stream_booked() -> None:
+    realized = {method: [line["gain"] for line in gains("--method", method)["gains"]] for method in METHODS}
+    assert realized == {
+        "FIFO": ["500", "-400"],
+        "LIFO": ["-500", "600"],
+        "HIFO": ["-500", "600"],
+        "AVERAGE": ["0", "100"],
+    }
+    booked = sql(
+        "SELECT fill_realized_pnl AS gain FROM fills WHERE user_id = 'alice' AND side = 'SELL' ORDER BY trade_id"
+    )
+    assert [line["gain"] for line in booked] == realized["AVERAGE"]
+    average = gains("--method", "AVERAGE")["gains"][0]
+    assert [average[name] for name in ("opened_by", "opened_at", "holding_days")] == [None] * 3
+
+
+def test_gains_of_a_year_a_portfolio_or_a_symbol() -> None:
+    assert len(gains("--year", "2026")["gains"]) == 2
+    of_before = gains("--year", "2025")
+    assert (of_before["gains"], of_before["totals"], of_before["positions"][0]["realized_pnl"]) == ([], [], "100")
+    assert gains("--portfolio", "other")["positions"] == gains("--symbol", "BTC")["positions"] == []
+    assert gains("--portfolio", "main", "--symbol", "ACME") == gains()
+
+
+def test_gains_that_are_written_are_there_once_however_often() -> None:
+    for method in ("FIFO", "FIFO", "AVERAGE"):
+        result = run("gains", "alice", "--method", method, "--write")
+        assert (result.exit_code, result.stderr) == (0, "2 gains are in lot_gains\n")
+    found = sql("SELECT * FROM lot_gains ORDER BY method, entry SETTINGS date_time_output_format = 'iso'")
+    told = [
+        {"user_id": "alice", "method": method, **line, "entry": str(line["entry"])}
+        for method in ("AVERAGE", "FIFO")
+        for line in gains("--method", method)["gains"]
+    ]
+    assert found == told
+    assert run("gains", "nobody", "--write").stderr == "0 gains are in lot_gains\n"
+
+
+def test_gains_are_readable() -> None:
+    result = run("gains", "alice", "--method", "AVERAGE", "--year", "2026")
+    assert result.stdout.startswith("alice, AVERAGE, closed in 2026\n")
+    assert "nothing is lost: cost basis − realised P&L = net cost of 1 positions' fills\n" in result.stdout
+    assert result.stdout.endswith("realised P&L is the stream's\n")
+    assert run("gains", "alice", "--method", "WORST").exit_code == 2

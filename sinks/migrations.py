@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from clickhouse_connect.driver.client import Client
 
+from assetstream.sinks import analysts
 from assetstream.sinks.schema import TABLES
 from assetstream.streams.settings import Settings
 
@@ -491,6 +492,7 @@ MIGRATIONS = (
         "balances that messages of several topics move",
         (_BALANCE_SEQUENCE, _OUTCOME_SEQUENCE, _NUMBERED_HISTORY, _NUMBERED_BALANCES),
     ),
+    Migration(8, "views for analysts, and gains lot by lot", analysts.ALL),
 )
 VERSION = MIGRATIONS[-1].version
 

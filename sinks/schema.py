@@ -226,4 +226,15 @@ _TABLES = (
 )
 
 TABLES: dict[str, Table] = {table.name: table for table in _TABLES}
-VIEWS = ("positions", "portfolios", "balances", "balance_history", "open_alerts")
+VIEWS = (
+    "positions",
+    "portfolios",
+    "balances",
+    "balance_history",
+    "open_alerts",
+    "trial_balance",
+    "balance_movements",
+    "lot_gains",
+)
+#: views that are asked with a time: `balances_at(at = '2026-03-02 09:00:00')`
+VIEWS_AT = ("balances_at", "positions_at")

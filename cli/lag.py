@@ -15,10 +15,12 @@ from rich.table import Table
 from assetstream.cli.alerts import reader
 from assetstream.streams.admin import TIMEOUT_S, Admin, TopicMismatch
 from assetstream.streams.settings import Settings, load
-from assetstream.streams.topics import ANALYTICS, INPUTS
+from assetstream.streams.topics import ANALYTICS, AUDITED, INPUTS
 
 #: what reads what; agents come first: what they have committed is on analytics by the time that is looked at
-GROUPS = (("agents", INPUTS), ("sinks", (ANALYTICS,)))
+GROUPS = (("agents", INPUTS), ("sinks", (ANALYTICS,)), ("notary", AUDITED))
+#: of these only what they have begun with: nobody need run them
+OPTIONAL = ("notary",)
 
 #: up to this many offsets behind, records are counted; beyond, offsets are
 COUNTED = 2_000
@@ -83,12 +85,19 @@ def lags(settings: Settings) -> list[Lag]:
         if missing := [topic for topic in names if topic not in counts]:
             raise TopicMismatch([f'topic {topic} is missing: run "assetstream init"' for topic in missing])
         partitions = [(topic, p) for topic in names for p in range(counts[topic])]
-        found += _of_group(settings, admin, settings.group(name), partitions)
+        found += _of_group(settings, admin, settings.group(name), partitions, name in OPTIONAL)
     return found
 
 
-def _of_group(settings: Settings, admin: Admin, group: str, partitions: list[tuple[str, int]]) -> list[Lag]:
+def _of_group(
+    settings: Settings, admin: Admin, group: str, partitions: list[tuple[str, int]], is_optional: bool
+) -> list[Lag]:
     found = committed(settings, group, partitions)
+    if is_optional:
+        found = {each: offset for each, offset in found.items() if offset >= 0}
+        partitions = list(found)
+    if not partitions:
+        return []
     starts = admin.offsets(partitions, OffsetSpec.earliest())
     stable = admin.offsets(partitions, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
     ends = admin.offsets(partitions, OffsetSpec.latest())

@@ -36,6 +36,9 @@ COMMANDS = {
     "skip": ("skip", "Send a poisonous message, before which its partition halts, to dead_letters."),
     "replay-dead-letters": ("replay", "Publish rejected messages again, unchanged or repaired."),
     "check": ("check", "Audit everything that was processed, and print every difference."),
+    "notary": ("notary", "Make the audit log tamper-evident: publish tree heads of all that comes."),
+    "prove": ("prove", "Print a proof of the audit log that others can check."),
+    "verify": ("verify", "Check a proof, without Kafka."),
     "repartition": ("repartition", "Raise the number of partitions, with all state."),
     "bench": ("bench", "Run the benchmarks."),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -620,6 +621,41 @@ class DeadLetter(Message):
     rejected_at: Time
 
 
+def _base64(value: Any) -> bytes:
+    try:
+        return value if isinstance(value, bytes) else b64decode(value, validate=True)
+    except (TypeError, ValueError):
+        raise _invalid("is no base64") from None
+
+
+#: bytes, as JSON in base64
+Base64 = Annotated[
+    bytes,
+    PlainValidator(_base64),
+    PlainSerializer(lambda value: b64encode(value).decode(), when_used="json"),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+]
+
+
+class AuditHead(Message):
+    """What the notary says of one partition of a log: so many records up to here, under this root.
+
+    models/audit_heads.py has what the hashes and the signature are of; newest_ms: −1 without records.
+    """
+
+    topic: str
+    partition: int = Field(ge=0)
+    size: int = Field(ge=0)
+    first_offset: int = Field(ge=0)
+    next_offset: int = Field(ge=0)
+    newest_ms: int
+    root: Base64
+    frontier: list[Base64]
+    previous: Base64 | None
+    recorded_at: Time
+    signature: Base64 | None
+
+
 #: topic → model of its messages
 SCHEMAS: dict[str, type[Message]] = {
     "trades": Trade,
@@ -633,6 +669,7 @@ SCHEMAS: dict[str, type[Message]] = {
     "risk_alerts": RiskAlert,
     "asset_transactions": AssetTransaction,
     "dead_letters": DeadLetter,
+    "audit_heads": AuditHead,
 }
 
 # --------------------------------------------------------------------------------------------- strict parsing

@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     dead_letter_share: float = Field(0.5, ge=0, le=1, description="of a topic's last 1,000 messages; 0: never")
     dead_letter_stop: bool = Field(False, description="stop the worker when either is exceeded")
 
+    audit_head_s: float = Field(10, ge=1, le=3600, description="least time between two heads of a partition")
+    audit_key: Path | None = Field(None, description="PEM file of the Ed25519 key that signs heads")
+
     metrics_port: int = Field(9108, ge=0, le=65535, description="0: any free port")
     metrics_host: str = "127.0.0.1"
     log_level: str = "INFO"

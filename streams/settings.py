@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,10 @@ class Settings(BaseSettings):
     dead_letter_run: int = Field(100, ge=0, description="so many dead letters in a row raise an alarm; 0: never")
     dead_letter_share: float = Field(0.5, ge=0, le=1, description="of a topic's last 1,000 messages; 0: never")
     dead_letter_stop: bool = Field(False, description="stop the worker when either is exceeded")
+
+    reconcile_quantity_tolerance: Decimal = Field(Decimal(0), ge=0)
+    reconcile_price_tolerance: Decimal = Field(Decimal(0), ge=0)
+    reconcile_time_tolerance_s: int = Field(60, ge=0, le=86_400, description="of trades without the same id")
 
     metrics_port: int = Field(9108, ge=0, le=65535, description="0: any free port")
     metrics_host: str = "127.0.0.1"

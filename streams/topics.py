@@ -12,6 +12,12 @@ ACCOUNT_INPUTS = ("trades", "transactions", "risk_limits", TRANSFERS)
 INPUTS = ("trades", "transactions", "risk_limits", "prices", TRANSFERS)
 OUTPUTS = ("portfolio_updates", "risk_alerts", "asset_transactions", "settlement_events", "dead_letters")
 
+#: what the reconciler reads, and what it tells
+STATEMENTS = "broker_statements"
+DECISIONS = "break_decisions"
+BREAKS = "reconciliation_breaks"
+RECONCILED = (STATEMENTS, DECISIONS)
+
 #: state of the account partitions and of the price partitions, one record per partition and checkpoint
 ACCOUNT_CHANGELOG = "account_changelog"
 PRICE_CHANGELOG = "price_changelog"
@@ -62,5 +68,8 @@ def specs(settings: Settings) -> list[TopicSpec]:
         MARKS: {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"},
         ANALYTICS: {**delete, **retention, **big},
         OPERATIONS: {"cleanup.policy": "compact", **big},
+        STATEMENTS: {**inputs, **FOREVER},
+        DECISIONS: {**inputs, **FOREVER},
+        BREAKS: {"cleanup.policy": "compact"},
     }
     return [TopicSpec(settings.topic(name), settings.partitions, config) for name, config in configs.items()]

@@ -17,8 +17,8 @@ from assetstream.streams.admin import TIMEOUT_S, Admin, TopicMismatch
 from assetstream.streams.settings import Settings, load
 from assetstream.streams.topics import ANALYTICS, INPUTS, RECONCILED
 
-#: what reads what; agents come first: what they have committed is on analytics by the time that is looked at
-GROUPS = (("agents", INPUTS), ("sinks", (ANALYTICS,)), ("reconciler", RECONCILED))
+#: what reads what; sinks come last: what the others have committed is on analytics by the time that is looked at
+GROUPS = (("agents", INPUTS), ("reconciler", RECONCILED), ("sinks", (ANALYTICS,)))
 
 #: up to this many offsets behind, records are counted; beyond, offsets are
 COUNTED = 2_000
@@ -73,7 +73,7 @@ def lag(as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")]
 def lags(settings: Settings) -> list[Lag]:
     """The lag of every group, topic and partition, in that order.
 
-    Looked at so that it errs to the larger side: the committed offsets before the ends, agents before sinks.
+    Looked at so that it errs to the larger side: the committed offsets before the ends, sinks last.
     Raises BrokerAway, and TopicMismatch when a topic is missing.
     """
     admin, found = Admin(settings), []

@@ -56,4 +56,4 @@ def _taken(
                 return at
             left = {place: left[place] for place in waiting}
         place = min(left)
-        pause(f"{settings.group(group)} to take {place[0]}-{place[1]} up to offset {ends[place]}, from {at[place]}")
+        pause(f"{settings.group(group)} to take {place[0]}-{place[1]} up to offset {ends[place]}, from {max(at[place], 0)}")

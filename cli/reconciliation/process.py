@@ -129,17 +129,21 @@ class Reconciler:
     def _until_done(self, work: Callable[[], None]) -> None:
         """Do it, again and again while Kafka or ClickHouse is away; not any more when the assignment is over."""
         self._consumer.pause(self._consumer.assignment())
-        pause = self._pauses()
+        pause, told = self._pauses(), ""
         try:
             while True:
                 try:
                     return work()
                 except (ClickHouseAway, BrokerAway) as error:
-                    pause(str(error))
+                    why = str(error)
                 except KafkaException as failure:
                     if failure.args[0].fatal():
                         raise
-                    pause(failure.args[0].str())
+                    why = failure.args[0].str()
+                if why != told:
+                    log.warning("tries again", why=why)
+                told = why
+                pause(why)
         except Reassigned:
             return None
         finally:
@@ -290,6 +294,8 @@ def _is_record(message: Message) -> bool:
     error: Any = message.error()
     if error is not None and error.fatal():
         raise KafkaException(error)
+    if error is not None:
+        log.warning("Kafka says", error=error.str())
     return error is None
 
 

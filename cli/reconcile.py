@@ -17,7 +17,7 @@ from rich.text import Text
 
 from assetstream.cli.reconciliation import files
 from assetstream.cli.reconciliation.complete import Incomplete, complete_cut
-from assetstream.cli.reconciliation.ours import Books, tolerances
+from assetstream.cli.reconciliation.ours import Books, digest, tolerances
 from assetstream.cli.reconciliation.publish import publish
 from assetstream.cli.sql import UNBOUNDED
 from assetstream.models.messages import BreakStatus, BrokerStatement, ReconciliationBreak
@@ -46,6 +46,7 @@ def reconcile(
         raise typer.BadParameter("--dry-run and --no-wait together do nothing", param_hint="--no-wait")
     settings = load()
     statement, value = files.read(file, settings.max_future_skew_s * 1_000_000)
+    _check_version(settings, statement)
     if not dry_run:
         publish(settings, STATEMENTS, statement.user_id, value)
     if no_wait:
@@ -59,6 +60,17 @@ def reconcile(
         typer.echo(f"{name} of {statement.broker} for {statement.user_id}: {len(found)} breaks")
     if any(each.status is BreakStatus.OPEN for each in found):
         raise typer.Exit(1)
+
+
+def _check_version(settings: Settings, statement: BrokerStatement) -> None:
+    """Raises BadStatement for one that the reconciler would ignore or refuse."""
+    with closing(Books(settings, {})) as books:
+        version, body = books.judged(statement) or (statement.version, digest(statement))
+    name = f"statement {statement.statement_id} version {statement.version}"
+    if statement.version < version:
+        raise files.BadStatement(f"{name} is superseded: version {version} was judged")
+    if statement.version == version and body != digest(statement):
+        raise files.BadStatement(f"{name} was judged with another body: give a corrected one a higher version")
 
 
 def _found(settings: Settings, statement: BrokerStatement, patience: float) -> list[ReconciliationBreak]:

@@ -55,5 +55,5 @@ def _taken(
             if not waiting:
                 return at
             left = {place: left[place] for place in waiting}
-        place = min(left)
-        pause(f"{settings.group(group)} to take {place[0]}-{place[1]} up to offset {ends[place]}, from {max(at[place], 0)}")
+        place, (begin, end) = min(left.items())
+        pause(f"{settings.group(group)} to take {place[0]}-{place[1]} up to offset {end}, from {begin}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
 from assetstream.cli.audit import audit
@@ -82,6 +83,16 @@ class Desk:
         found = json.loads(result.stdout or "[]")
         return result.exit_code, {(each["type"], each["subject"]): each["difference"] for each in found}
 
+    def refused(self, stated: dict[str, Any]) -> str:
+        """Why a statement isn't even published."""
+        path = self.folder / "refused.json"
+        path.write_text(json.dumps(stated))
+        before = len(self.running.read("broker_statements"))
+        result = self.command("reconcile", str(path))
+        assert (result.exit_code, result.stdout) == (1, ""), result.output
+        assert len(self.running.read("broker_statements")) == before
+        return result.stderr
+
     def recorded(self) -> dict[str, tuple[str, int, str]]:
         """Status, sequence and who by break, in ClickHouse; each change is there once, as on the topic."""
         names = "break_id, status, sequence, decided_by"
@@ -110,14 +121,16 @@ def reconciling(settings: Settings) -> Iterator[Reconciler]:
             failed.append(error)
 
     thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield running
-    finally:
-        running.stop()
-        thread.join(60)
-        assert not thread.is_alive()
-        assert not failed
+    with capture_logs() as told:  # or it would be among what commands print, which run here too
+        thread.start()
+        try:
+            yield running
+        finally:
+            running.stop()
+            thread.join(60)
+            print(*told, sep="\n")
+    assert not thread.is_alive()
+    assert not failed
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +211,9 @@ def test_a_statement_and_the_lives_of_its_breaks(desk: Desk) -> None:
             of(*key): ("RESOLVED", 2, second) for key in [("MISSING_TRADE", "theirs"), ("UNKNOWN_TRADE", "ours")]
         }
         desk.wait(record)
-        desk.reconcile(stated)
+        for late, why in ((stated, "version 2 was judged"), (stated | {"version": 2}, "with another body")):
+            assert why in desk.refused(late)
+            desk.publish("broker_statements", late)
 
         # the trade is booked, and the statement of the next day agrees with the balance: by itself
         desk.publish("transactions", deposit("d-2", "0.5"))
@@ -218,6 +233,10 @@ def test_a_statement_and_the_lives_of_its_breaks(desk: Desk) -> None:
     assert desk.command("breaks", "--json").stdout == ""
     report = audit(desk.settings)
     assert report.differences == [], report.differences
+    assert len(letters(desk)) == 4
+    query = f"SELECT statement_id, version, breaks FROM {DATABASE}.broker_statements ORDER BY source_offset, version"
+    judged = desk.client.query(query).result_rows
+    assert sorted(judged) == [("s-1", 1, 4), ("s-1", 1, 4), ("s-1", 2, 1), ("s-2", 1, 0), ("s-3", 1, 0)]
 
 
 def deposit(transaction_id: str, amount: str) -> dict[str, Any]:

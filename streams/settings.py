@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,9 @@ class Settings(BaseSettings):
 
     audit_head_s: float = Field(10, ge=1, le=3600, description="least time between two heads of a partition")
     audit_key: Path | None = Field(None, description="PEM file of the Ed25519 key that signs heads")
+    reconcile_quantity_tolerance: Decimal = Field(Decimal(0), ge=0)
+    reconcile_price_tolerance: Decimal = Field(Decimal(0), ge=0)
+    reconcile_time_tolerance_s: int = Field(60, ge=0, le=86_400, description="of trades without the same id")
 
     metrics_port: int = Field(9108, ge=0, le=65535, description="0: any free port")
     metrics_host: str = "127.0.0.1"

@@ -14,6 +14,12 @@ ACCOUNT_INPUTS = ("trades", "transactions", "risk_limits", TRANSFERS, CLOCK)
 INPUTS = ("trades", "transactions", "risk_limits", "prices", TRANSFERS, CLOCK)
 OUTPUTS = ("portfolio_updates", "risk_alerts", "asset_transactions", "settlement_events", "dead_letters")
 
+#: what the reconciler reads, and what it tells
+STATEMENTS = "broker_statements"
+DECISIONS = "break_decisions"
+BREAKS = "reconciliation_breaks"
+RECONCILED = (STATEMENTS, DECISIONS)
+
 #: state of the account partitions and of the price partitions, one record per partition and checkpoint
 ACCOUNT_CHANGELOG = "account_changelog"
 PRICE_CHANGELOG = "price_changelog"
@@ -85,6 +91,9 @@ def specs(settings: Settings) -> list[TopicSpec]:
         # Who did what is kept as it was said, and said again: nothing is compacted away.
         OPERATIONS: {**delete, **FOREVER, **big},
         AUDIT_HEADS: {**delete, **FOREVER},
+        STATEMENTS: {**inputs, **FOREVER},
+        DECISIONS: {**inputs, **FOREVER},
+        BREAKS: {"cleanup.policy": "compact"},
     }
     return [
         TopicSpec(settings.topic(name), settings.partitions, config, EARLIER.get(name, {}))

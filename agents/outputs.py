@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from assetstream.agents.partition import PartitionCut
+from assetstream.models.clock import DueBatch, encode_tick
 from assetstream.models.decode import TransactionBatch, TransferBatch
 from assetstream.models.encode import Encoded, Names, cause_topics, encode_alerts, encode_updates
 from assetstream.models.interning import MAX_BYTES
@@ -67,6 +68,8 @@ class Publisher:
             accepted = np.concatenate([part + n for (_, part), n in zip(prices, first, strict=True)])
             rows["prices"] = [batches.prices(batch, accepted, partition)]
         self._outcomes(cuts, made, rows)
+        if ticks := [(cut.partition.number, None, encode_tick(cut.tick)) for cut in cuts if cut.tick is not None]:
+            made.outputs.append(outgoing_of(self._topic[topics.CLOCK], ticks))
         for cut in cuts:
             changelog = self._topic[cut.partition.changelog]
             made.changelog[changelog, cut.partition.number] = cut.changes.records()
@@ -149,7 +152,7 @@ class Publisher:
         if sent := [each for part in booked for each in messages_of(part.cut.state, part.batch, part.result.sent)]:
             records = [(partition_of(key, self._settings.partitions), key, value) for key, value in sent]
             made.outputs.append(outgoing_of(self._topic[topics.TRANSFERS], records))
-        for kind in (TransactionBatch, TransferBatch):
+        for kind in (TransactionBatch, TransferBatch, DueBatch):
             if parts := [part for part in booked if isinstance(part.batch, kind)]:
                 self._ledger_rows(parts, rows)
 
@@ -169,7 +172,7 @@ class Publisher:
 
 
 class _Booked(NamedTuple):
-    """What became of one batch of wallet events, or of transfers; `legs` of its postings."""
+    """What became of one batch of wallet events, of transfers, or of what was due; `legs` of its postings."""
 
     cut: PartitionCut
     batch: Any

@@ -16,6 +16,7 @@ import numpy as np
 
 from assetstream.agents.halts import Broken, Trouble
 from assetstream.models import state as states
+from assetstream.models.clock import next_due
 from assetstream.models.decode import MarkBatch
 from assetstream.models.marks import apply_marks
 from assetstream.models.outputs import UPDATE
@@ -28,6 +29,11 @@ from assetstream.streams.dead_letters import Rejected
 from assetstream.streams.settings import Settings
 from assetstream.tables.store import Cut, Store
 
+#: a tick that found nothing due, because our clock is ahead of the broker's, is not followed by another one for so long
+TICK_PAUSE_MS = 1_000
+#: nor is one that is on its way; one that takes longer is given up
+TICK_PATIENCE_MS = 30_000
+
 
 @dataclass
 class Work:
@@ -39,7 +45,9 @@ class Work:
     rejected: list[Rejected] = field(default_factory=list)
     fills: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # (TradeBatch, FILL rows)
     alerts: list[np.ndarray] = field(default_factory=list)  # ALERT rows
-    booked: list[tuple[Any, LedgerResult]] = field(default_factory=list)  # (TransactionBatch or TransferBatch, …)
+    booked: list[tuple[Any, LedgerResult]] = field(
+        default_factory=list
+    )  # (TransactionBatch, TransferBatch or DueBatch, …)
     prices: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # (PriceBatch, accepted messages)
 
 
@@ -53,6 +61,7 @@ class PartitionCut(NamedTuple):
     state: Any
     changes: Cut
     sources: dict[tuple[str, int], int]
+    tick: int | None = None  # write one to `clock`: what is due was due at this microsecond
 
 
 class Partition:
@@ -136,20 +145,28 @@ class Partition:
         if letters is not None:
             work.rejected.append(letters)
 
-    def cut(self, now_ms: int) -> PartitionCut | None:
-        """What is to be written, None when there is nothing. Call when nothing waits."""
+    def cut(self, now_ms: int, clock_ms: int | None = None) -> PartitionCut | None:
+        """What is to be written, None when there is nothing. Call when nothing waits.
+
+        With `clock_ms`, the wall clock's milliseconds, it may have a tick to be written.
+        """
         if not self.due:
             return None
         assert not self.waiting, "a cut's source offsets say that all before them is taken"
         updates, unpriced = self._collect(now_ms)
+        tick = None if clock_ms is None else self._tick(now_ms, clock_ms)
         work = self.work
         self.forget_work()
         sources = {(self.settings.topic(t), self.number): offset for t, offset in self.next.items()}
-        return PartitionCut(self, work, updates, unpriced, self.store.state, self.store.cut(), sources)
+        return PartitionCut(self, work, updates, unpriced, self.store.state, self.store.cut(), sources, tick)
 
     def _collect(self, now_ms: int) -> tuple[np.ndarray, np.ndarray]:
         """Updates that are due, and the unpriced symbols they name."""
         return np.empty(0, UPDATE), np.empty(0, np.int32)
+
+    def _tick(self, now_ms: int, clock_ms: int) -> int | None:
+        """When what a tick is to be written for was due."""
+        return None
 
 
 class AccountPartition(Partition):
@@ -157,6 +174,7 @@ class AccountPartition(Partition):
 
     inputs = topics.ACCOUNT_INPUTS
     changelog = topics.ACCOUNT_CHANGELOG
+    next_tick_ms = 0  # no tick is written before this, of the clock that never runs backwards
 
     def _new_store(self) -> Store:
         base, memory = self.settings.base_currency.encode(), self.settings.id_memory
@@ -175,6 +193,23 @@ class AccountPartition(Partition):
         """Whether an update that only marks caused is to be published now."""
         due = next_update_ms(self.store.state, self.settings.mark_update_ms)
         return due is not None and due <= now_ms
+
+    def tick_due(self, now_ms: int, clock_ms: int) -> int | None:
+        """When what a tick is to be written for now was due, microseconds; None: nothing is, or one is on its way."""
+        at = next_due(self.store.state)
+        if at is None or at > clock_ms * 1000 or now_ms < self.next_tick_ms or topics.CLOCK in self.trouble.halts:
+            return None
+        return at
+
+    def ticked(self, now_ms: int, found_something: bool) -> None:
+        """A tick was taken: another one may be written."""
+        self.next_tick_ms = 0 if found_something else now_ms + TICK_PAUSE_MS
+
+    def _tick(self, now_ms: int, clock_ms: int) -> int | None:
+        at = self.tick_due(now_ms, clock_ms)
+        if at is not None:
+            self.next_tick_ms = now_ms + TICK_PATIENCE_MS
+        return at
 
     def _collect(self, now_ms: int) -> tuple[np.ndarray, np.ndarray]:
         result = collect_updates(self.store.state, now_ms, self.settings.mark_update_ms)

@@ -9,6 +9,7 @@ import time
 
 import structlog
 
+from assetstream.agents.clock import take_clock
 from assetstream.agents.outputs import Publisher
 from assetstream.agents.partition import AccountPartition, Partition, PricePartition
 from assetstream.agents.prices import take_prices
@@ -27,6 +28,7 @@ TRANSFER = (
     b'{"step":"CREDIT","transaction_id":"a","user_id":"a","wallet_id":"a","other_user_id":"b","other_wallet_id":"b",'
     b'"asset":"USD","amount":"1","occurred_at":"1970-01-01T00:00:00Z"}'
 )
+TICK = b'{"due":"1970-01-01T00:00:00Z"}'
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +49,7 @@ def warm_up(settings: Settings) -> None:
     take_risk_limits(account, _records(settings, "risk_limits", by_topic))
     take_transactions(account, _records(settings, "transactions", by_topic))
     take_transfers(account, _records(settings, "transfers", {"transfers": [(b"a", TRANSFER)]}))
+    take_clock(account, _records(settings, "clock", {"clock": [(None, TICK)]}))
     take_trades(account, _records(settings, "trades", by_topic))
     account.take_marks(decode_marks(records_of(settings.topic("marks"), 0, published, first_offset=1)))
     for partition in (account, price):

@@ -26,6 +26,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 from faust.types import TP
 
+from assetstream.agents.clock import take_clock
 from assetstream.agents.counting import count_checkpoint
 from assetstream.agents.halts import Broken
 from assetstream.agents.outputs import Publication, Publisher
@@ -62,12 +63,12 @@ RECORD_BYTES = 512
 ENOUGH_WAITING = 4_000
 #: with so many in hand the next checkpoint is cut while the one before is still being written
 ENOUGH_TO_CUT = 20_000
-#: how often updates that are due because of marks alone are looked for
-MARK_TICK_S = 0.1
+#: how often updates that are due because of marks alone, and anything else that is due, are looked for
+LOOK_S = 0.1
 #: time between checkpoints that price partitions take part in
 PRICES_MS = 200
 #: how often gauges are set, and the tables whose sizes they tell
-GAUGES_S, SIZES = 1.0, ("portfolios", "positions", "balances", "trade_ids", "events")
+GAUGES_S, SIZES = 1.0, ("portfolios", "positions", "balances", "trade_ids", "events", "agenda")
 #: how long a worker that is asked to stop waits for its last checkpoint
 LAST_PATIENCE_S = 5
 #: how often we look whether an operator has skipped what a partition halts before
@@ -144,6 +145,7 @@ class Worker:
             "transactions": take_transactions,
             "transfers": take_transfers,
             "risk_limits": take_risk_limits,
+            "clock": take_clock,
             "prices": lambda partition, records: take_prices(partition, records, self._marks.publish),
         }
         for name in topics.INPUTS:
@@ -161,7 +163,7 @@ class Worker:
         await self.app.start()
         forever = (
             self._checkpoint_loop,
-            self._mark_tick,
+            self._look_what_is_due,
             self._gauges,
             self._seek_what_was_dropped,
             self._obey_operators,
@@ -391,14 +393,14 @@ class Worker:
             except Exception as error:
                 self._broke(account, error)
 
-    async def _mark_tick(self) -> None:
-        """Updates that only marks caused come at their own pace."""
+    async def _look_what_is_due(self) -> None:
+        """Updates that only marks caused come at their own pace; and what waits for its time gets a tick."""
         while True:
-            await asyncio.sleep(MARK_TICK_S)
-            now = _now_ms()
-            for number in self.ready & self.accounts.keys():
-                if self.accounts[number].update_due(now):
-                    self.accounts[number].due = True
+            await asyncio.sleep(LOOK_S)
+            now, clock = _now_ms(), _clock_ms()
+            for account in [self.accounts[number] for number in self.ready & self.accounts.keys()]:
+                if not account.mending and (account.update_due(now) or account.tick_due(now, clock) is not None):
+                    account.due = True
                     self._wake.set()
             if any(partition.due for partition in self.prices.values()):
                 self._wake.set()
@@ -533,16 +535,17 @@ class Worker:
         with_prices = last or now >= self._prices_written_ms + PRICES_MS
         if with_prices:
             self._prices_written_ms = now
-        cuts = [cut for p in self._mine(with_prices) if (cut := self._cut_of(p, now)) is not None]
+        clock = None if last else _clock_ms()  # the next owner sees for itself what is due
+        cuts = [cut for p in self._mine(with_prices) if (cut := self._cut_of(p, now, clock)) is not None]
         self._in_hand = 0
         self._drained.set()
         if cuts:
             cuts, made = self._publication(cuts)
         return _Checkpoint(cuts, made, self.member, with_prices, self._lives) if cuts else None
 
-    def _cut_of(self, partition: Partition, now_ms: int) -> PartitionCut | None:
+    def _cut_of(self, partition: Partition, now_ms: int, clock_ms: int | None) -> PartitionCut | None:
         try:
-            return partition.cut(now_ms)
+            return partition.cut(now_ms, clock_ms)
         except Exception as error:
             self._broke(partition, error)
             return None
@@ -782,6 +785,11 @@ class Worker:
 def _weight(records: Records) -> int:
     """For how many they count: so what is in hand is bounded in bytes too."""
     return max(records.n, len(records.data) // RECORD_BYTES)
+
+
+def _clock_ms() -> int:
+    """Milliseconds of the wall clock, as Kafka's timestamps are."""
+    return time.time_ns() // 1_000_000
 
 
 def _now_ms() -> int:

@@ -733,7 +733,6 @@ _TRANSFER = messages.TransactionType.TRANSFER.code
 _CONVERSION = messages.TransactionType.CONVERSION.code
 _ADJUSTMENT = messages.TransactionType.ADJUSTMENT.code
 _REVERSAL = messages.TransactionType.REVERSAL.code
-_HOLD = messages.TransactionType.HOLD.code
 
 
 class _TransactionColumns(NamedTuple):
@@ -816,8 +815,6 @@ def _transaction(data, found, rules, types, statuses, timestamp_ms, max_skew_us,
     if code == _REVERSAL and value(found, _REVERSES, KIND) == ABSENT:
         return False
     if code == _CONVERSION and (value(found, _TO_ASSET, KIND) == ABSENT or value(found, _RATE, KIND) == ABSENT):
-        return False
-    if code == _HOLD and value(found, _EXPIRES_AT, KIND) != ABSENT:
         return False
     if not _above_0(data, found, _AMOUNT, out.amount, i):
         return False

@@ -279,7 +279,7 @@ def index_events(rows, n, index):  # type: ignore[no-untyped-def]
 
 @kernel
 def new_event(events, lo, hi):  # type: ignore[no-untyped-def]
-    """A row for an event that is not remembered; all of it but the id is the caller's."""
+    """A row for an event that is not remembered, of which nothing is due; all else but the id is the caller's."""
     table, head = events.table, events.heads.rows[events.which]
     if head.free > 0:
         row = head.free - 1
@@ -289,7 +289,7 @@ def new_event(events, lo, hi):  # type: ignore[no-untyped-def]
     else:
         row = append(table)
     event = table.rows[row]
-    event.id_lo, event.id_hi, event.seen = lo, hi, np.uint8(0)
+    event.id_lo, event.id_hi, event.seen, event.due = lo, hi, np.uint8(0), np.int32(-1)
     put_id(events.index, lo, row)
     return row
 

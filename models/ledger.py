@@ -4,7 +4,8 @@ A *transaction* is all events of one (user_id, transaction_id). It is open while
 after that. Its row in `events` has what later statuses, and a reversal, are held against. The last ID_MEMORY final ones
 are remembered, and every open one.
 
-What a TRANSFER to another user, and its reversal, do on the other side is in `transfers.py`.
+What a TRANSFER to another user, and its reversal, do on the other side is in `transfers.py`; how a HOLD expires is in
+`clock.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from assetstream.models.agenda import cross_out, put_down
+from assetstream.models.decode import NO_TIME
 from assetstream.models.int128 import (
     add,
     at,
@@ -29,7 +32,7 @@ from assetstream.models.int128 import (
 from assetstream.models.interning import became_final, find_id, new_event, put_id, word_at
 from assetstream.models.messages import Step, TransactionStatus, TransactionType
 from assetstream.models.outputs import Account, Code
-from assetstream.models.rows import CLAIMED, LOCKED, REVERSED, WAITING, append, touch
+from assetstream.models.rows import CLAIMED, HOLD_EXPIRES, LOCKED, REVERSED, WAITING, append, touch
 from assetstream.models.state import reserve
 from assetstream.models.verdicts import Verdict
 from assetstream.models.wallets import (
@@ -54,7 +57,7 @@ if TYPE_CHECKING:
     from assetstream.models.state import AccountState
 
 #: places of an event's texts in the batch
-_WALLET, _ASSET, _METHOD, _TO_ASSET, _OTHER_USER, _OTHER_WALLET = 2, 3, 5, 8, 10, 11
+_ID, _WALLET, _ASSET, _METHOD, _TO_ASSET, _OTHER_USER, _OTHER_WALLET = 0, 2, 3, 5, 8, 10, 11
 _DEPOSIT, _WITHDRAWAL, _TRANSFER, _CONVERSION, _FEE, _DIVIDEND, _INTEREST, _ADJUSTMENT, _REVERSAL, _HOLD = (
     np.uint8(kind.code) for kind in TransactionType
 )
@@ -64,6 +67,7 @@ _OF_WALLET, _EXTERNAL, _FEES, _EXCHANGE, _INCOME, _ADJUSTMENTS, _TRANSIT = (np.u
 _NO_CODE, _INSUFFICIENT = np.uint8(Code.NONE), np.uint8(Code.INSUFFICIENT_FUNDS)
 _UNKNOWN, _ALREADY = np.uint8(Code.UNKNOWN_REFERENCE), np.uint8(Code.ALREADY_REVERSED)
 _NOT_ALLOWED = np.uint8(Code.NOT_ALLOWED)
+_EXPIRES = np.uint8(HOLD_EXPIRES)
 #: legs of one outcome at most
 _LEGS = 5
 
@@ -84,6 +88,7 @@ class _Events(NamedTuple):
     fee: np.ndarray
     rate: np.ndarray
     crosses: np.ndarray
+    expires_at: np.ndarray
     type: np.ndarray
     status: np.ndarray
     id: np.ndarray
@@ -365,8 +370,9 @@ def _claim(events, m, original, written):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _remember(events, batch, m, row, result, own, flags):  # type: ignore[no-untyped-def]
+def _remember(ledger, batch, m, row, result, own, flags):  # type: ignore[no-untyped-def]
     """Message m, accepted, in its transaction's row (−1: in a new one). -> the row."""
+    events = ledger.events
     if row < 0:
         row = new_event(events, batch.id[m, 0], batch.id[m, 1])
     event, kind, status = events.table.rows[row], batch.type[m], batch.status[m]
@@ -380,8 +386,20 @@ def _remember(events, batch, m, row, result, own, flags):  # type: ignore[no-unt
     put(event, "fee", at(batch.fee, m))
     put(event, "arrived", zero())
     if not is_open(result):
+        if event.due >= 0:
+            cross_out(ledger.agenda, np.int64(event.due))
+            event.due = np.int32(-1)
         became_final(events, row)
     return row
+
+
+@kernel
+def _put_down_expiry(ledger, batch, m, row):  # type: ignore[no-untyped-def]
+    """The hold in row `row` of the events, which message m locked, expires if that says when."""
+    at, text_len = batch.expires_at[m], np.int64(batch.text_len[_ID, m])
+    if batch.type[m] == _HOLD and at != NO_TIME:
+        due = put_down(ledger.agenda, _EXPIRES, at, row, batch.data, batch.text_at[_ID, m], text_len)
+        ledger.events.table.rows[row].due = np.int32(due)
 
 
 @kernel
@@ -391,7 +409,7 @@ def _settle(ledger, batch, m, own, plan, row, written):  # type: ignore[no-untyp
     to_user, to_wallet = np.int64(-1), np.int64(-1)
     if batch.crosses[m]:
         to_user, to_wallet = _send_credit(ledger, batch, m, written)
-    row = _remember(ledger.events, batch, m, row, _COMPLETED, own, np.uint8(0))
+    row = _remember(ledger, batch, m, row, _COMPLETED, own, np.uint8(0))
     event = ledger.events.table.rows[row]
     event.other, event.method = np.int32(other), np.int32(method)
     event.to_user, event.to_wallet = np.int32(to_user), np.int32(to_wallet)
@@ -428,17 +446,19 @@ def _apply(ledger, batch, m, written):  # type: ignore[no-untyped-def]
     result = status
     if plan.code != _NO_CODE:
         result = _FAILED
-        _remember(ledger.events, batch, m, known.row, result, own, np.uint8(0))
+        _remember(ledger, batch, m, known.row, result, own, np.uint8(0))
     elif plan.asks:
         result = _PROCESSING
         _claim(ledger.events, m, plan.original, written)
-        _remember(ledger.events, batch, m, known.row, result, own, np.uint8(WAITING))
+        _remember(ledger, batch, m, known.row, result, own, np.uint8(WAITING))
     elif status == _COMPLETED:
         _settle(ledger, batch, m, own, plan, known.row, written)
     else:
         set_balance(ledger, own, plan.available, plan.locked)
         flags = np.uint8(LOCKED) if _locks(kind) and is_open(status) else np.uint8(0)
-        _remember(ledger.events, batch, m, known.row, result, own, flags)
+        row = _remember(ledger, batch, m, known.row, result, own, flags)
+        if flags and not known.held:
+            _put_down_expiry(ledger, batch, m, row)
     tell_outcome(ledger, written, m, own, result, plan.code)
     return _APPLIED
 
@@ -458,7 +478,9 @@ def apply_transactions(state: AccountState, batch: TransactionBatch) -> LedgerRe
     """
     n = batch.records.n
     words = int(np.maximum(batch.text_len[_METHOD] + 7, 0).sum()) // 8
-    state = reserve(state, strings=5 * n, wallets=2 * n, balances=2 * n, methods=n, words=words, events=n)
+    expiring = np.count_nonzero((batch.type == _HOLD) & (batch.expires_at != NO_TIME))
+    more = {"methods": n, "words": words, "events": n, "agenda": int(expiring)}
+    state = reserve(state, strings=5 * n, wallets=2 * n, balances=2 * n, **more)
     verdict = batch.verdict.copy()
     written = room_for(n, _LEGS)
     columns = _Events(*(getattr(batch, name) for name in _Events._fields))

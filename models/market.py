@@ -44,6 +44,8 @@ POSITION_SIZE = 40_000
 RECENT = 512
 
 FAR = "9999-01-01T00:00:00Z"
+#: a hold that expires then ends before
+LATE = "2299-12-31T00:00:00Z"
 INJECTED: tuple[Any, ...] = (
     "a'b",
     'a"b',
@@ -337,7 +339,12 @@ class Market:
             return self._event(account, "DEPOSIT", 20 * cents, wallet_id="w2", payment_method="card")
         self.aside[account.user] -= cents
         status = "PENDING" if cents % 4 else "PROCESSING"
-        return self._event(account, kind, cents, wallet_id="w2", status=status)
+        fields = {"expires_at": self._expiry(cents)} if kind == "HOLD" and cents % 5 < 3 else {}
+        return self._event(account, kind, cents, wallet_id="w2", status=status, **fields)
+
+    def _expiry(self, cents: int) -> str:
+        """When a hold expires: mostly a few seconds of the market ahead, else so late that it ends before."""
+        return LATE if cents % 5 == 2 else time_of(self._micros + (1 + cents % 8) * 1_000_000 + cents)
 
     def _advance(self, opened: dict[str, Any]) -> Message:
         """The next status of an open transaction."""
@@ -360,7 +367,8 @@ class Market:
         return self._publish(event | fields)
 
     def _publish(self, event: dict[str, Any]) -> Message:
-        if event["status"] in ("PENDING", "PROCESSING"):
+        # what expires soon is left alone: what comes of another status would hang on which of both is first
+        if event["status"] in ("PENDING", "PROCESSING") and event.get("expires_at") in (None, LATE):
             self.open.append(event)
         return "transactions", event["user_id"].encode(), _json(event)
 
@@ -600,7 +608,7 @@ SPOILT: list[tuple[str, dict[str, Any]]] = [
     *_each("transactions", "type", "GIFT", "TRANSFER", "REVERSAL", "CONVERSION", "ADJUSTMENT"),
     *_each("transactions", "status", "DONE", ""),
     ("transactions", {"type": "CONVERSION", "to_asset": "EUR"}),
-    ("transactions", {"type": "HOLD", "expires_at": "2199-01-01T00:00:00Z"}),
+    ("transactions", {"type": "HOLD", "expires_at": FAR}),
     *_each("transactions", "metadata", {"a": 1}),
     *_each("prices", "price", "0", "-3.5", "NaN", "1e20", "0.0000000000000000001"),
     *_each("prices", "as_of", FAR),
@@ -611,6 +619,11 @@ SPOILT: list[tuple[str, dict[str, Any]]] = [
     *_each("risk_limits", "asset_limits", {"AAPL": "0"}, ["AAPL"]),
     *_each("risk_limits", "updated_at", FAR),
 ]
+
+
+def time_of(micros: int) -> str:
+    """Microseconds UTC as a time of the interface."""
+    return (datetime(1970, 1, 1) + timedelta(microseconds=micros)).isoformat(timespec="microseconds") + "Z"
 
 
 def _json(message: dict[str, Any]) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64decode, b64encode
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -18,6 +19,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn
 
 import numpy as np
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -124,6 +126,27 @@ class OutcomeCode(Coded):
     EXPIRED = "EXPIRED"
     NOT_ALLOWED = "NOT_ALLOWED"
     NO_RATE = "NO_RATE"
+
+
+class BreakType(Coded):
+    """How a broker and we, or two accounts of our own, may differ."""
+
+    MISSING_TRADE = "MISSING_TRADE"  # the broker states it, we don't have it
+    UNKNOWN_TRADE = "UNKNOWN_TRADE"  # we have it, the broker doesn't state it
+    QUANTITY_MISMATCH = "QUANTITY_MISMATCH"
+    PRICE_MISMATCH = "PRICE_MISMATCH"
+    FEE_MISMATCH = "FEE_MISMATCH"
+    BALANCE_MISMATCH = "BALANCE_MISMATCH"
+    POSITION_MISMATCH = "POSITION_MISMATCH"
+    INTERNAL_BALANCE = "INTERNAL_BALANCE"  # the postings to a balance, and the balance
+    INTERNAL_POSITION = "INTERNAL_POSITION"  # the fills of a position, and its quantity
+    INTERNAL_POSTINGS = "INTERNAL_POSTINGS"  # the postings of a transaction, and zero
+
+
+class BreakStatus(Coded):
+    OPEN = "OPEN"
+    EXPLAINED = "EXPLAINED"
+    RESOLVED = "RESOLVED"
 
 
 def codes(names: type[Coded]) -> tuple[str, ...]:
@@ -262,6 +285,12 @@ def _version(value: Any) -> int:
     return value
 
 
+def _decided(status: BreakStatus) -> BreakStatus:
+    if status is BreakStatus.OPEN:
+        raise _invalid("must be EXPLAINED or RESOLVED")
+    return status
+
+
 def _without_nulls(value: Any) -> Any:
     return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
@@ -286,6 +315,12 @@ def _units_text(value: Decimal) -> str:
     return from_units(to_units(value))
 
 
+def _plain(value: Decimal) -> str:
+    text = f"{value:f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text in ("-0", "") else text
+
+
 _DECIMAL_TEXT = PlainSerializer(_units_text, return_type=str, when_used="json")
 _TIME_TEXT = PlainSerializer(time_text, return_type=str, when_used="json")
 
@@ -295,6 +330,10 @@ Text = Annotated[str, StringConstraints(strict=True, max_length=1024)]
 Exact = Annotated[Decimal, PlainValidator(_decimal), _DECIMAL_TEXT, _DECIMAL_SCHEMA]
 Positive = Annotated[Decimal, PlainValidator(_positive), _DECIMAL_TEXT, _DECIMAL_SCHEMA]
 NotNegative = Annotated[Decimal, PlainValidator(_not_negative), _DECIMAL_TEXT, _DECIMAL_SCHEMA]
+#: what decimals add up to: it may be out of their range
+Amount = Annotated[
+    Decimal, PlainValidator(_decimal), PlainSerializer(_plain, return_type=str, when_used="json"), _DECIMAL_SCHEMA
+]
 #: a time that may lie ahead, and one that may not lie further after the record's Kafka timestamp than the skew
 Time = Annotated[datetime, PlainValidator(_time), _TIME_TEXT, _TIME_SCHEMA]
 PastTime = Annotated[datetime, PlainValidator(_past), _TIME_TEXT, _TIME_SCHEMA]
@@ -483,8 +522,6 @@ class Transaction(Input):
     def unsupported(self) -> str | None:
         if self.type is TransactionType.CONVERSION and self.rate is None:
             return "rate: a CONVERSION without one is not booked by this version"
-        if self.type is TransactionType.HOLD and self.expires_at is not None:
-            return "expires_at: a HOLD that expires is not booked by this version"
         return None
 
 
@@ -508,6 +545,89 @@ class Transfer(Input):
     reverses: Id | None = None
     code: OutcomeCode | None = None
     occurred_at: PastTime
+
+
+class Tick(Message):
+    """Internal: the partition's earliest due time has come. What counts is the record's Kafka timestamp."""
+
+    due: Time
+
+
+class StatedTrade(Input):
+    """A trade as a broker states it. An absent `fee` or `currency` is not compared."""
+
+    trade_id: Id
+    symbol: Symbol
+    side: Side
+    quantity: Positive
+    price: Positive
+    executed_at: Time
+    fee: Exact | None = None
+    currency: Symbol | None = None
+
+
+class StatedPosition(Input):
+    """What a broker says is held of a symbol; negative is short."""
+
+    symbol: Symbol
+    quantity: Exact
+
+
+class StatedBalance(Input):
+    """What a broker says a wallet of ours holds of an asset."""
+
+    wallet_id: Id
+    asset: Symbol
+    total: Exact
+
+
+class BrokerStatement(Input):
+    """What a broker says of a user's account: all trades of period_start ≤ time < period_end, positions and balances
+    at its end. What is absent is not judged; `trades: []` says that there was none.
+    """
+
+    statement_id: Id
+    broker: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=1024)]
+    user_id: Id
+    period_start: Time
+    period_end: PastTime
+    portfolio_id: Id | None = None
+    version: Version = 1
+    trades: list[StatedTrade] | None = None
+    positions: list[StatedPosition] | None = None
+    positions_complete: StrictBool = False
+    balances: list[StatedBalance] | None = None
+
+    @model_validator(mode="after")
+    def _says_it_once(self) -> BrokerStatement:
+        if self.period_start >= self.period_end:
+            raise _invalid("period_end: must be after period_start")
+        for trade in self.trades or ():
+            if not self.period_start <= trade.executed_at < self.period_end:
+                raise _invalid(f"trades: {trade.trade_id} is not of the period")
+        for name, ids in (
+            ("trades", [trade.trade_id for trade in self.trades or ()]),
+            ("positions", [position.symbol for position in self.positions or ()]),
+            ("balances", [f"{balance.wallet_id}/{balance.asset}" for balance in self.balances or ()]),
+        ):
+            if twice := next((each for each, n in Counter(ids).items() if n > 1), None):
+                raise _invalid(f"{name}: {twice} is there twice")
+        return self
+
+    def _decimals(self) -> Iterator[tuple[str, Decimal]]:
+        for name in ("trades", "positions", "balances"):
+            for i, each in enumerate(getattr(self, name) or ()):
+                yield from ((f"{name}.{i}.{field}", value) for field, value in each._decimals())
+
+
+class BreakDecision(Input):
+    """What somebody says of a break: EXPLAINED, the difference is known and stays; RESOLVED, it is gone."""
+
+    break_id: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=4096)]
+    user_id: Id
+    status: Annotated[BreakStatus, AfterValidator(_decided)]
+    by: Annotated[Text, StringConstraints(min_length=1)]
+    reason: Annotated[Text, StringConstraints(min_length=1)]
 
 
 class Cause(Message):
@@ -586,7 +706,7 @@ class Posting(Message):
 
 
 class AssetTransaction(Message):
-    """The outcome of a wallet event; `code` says why it FAILED."""
+    """The outcome of a wallet event; `code` says why it FAILED, or that it EXPIRED."""
 
     transaction_id: str
     user_id: str
@@ -601,6 +721,34 @@ class AssetTransaction(Message):
     postings: list[Posting]
     occurred_at: Time
     cause: Cause
+
+
+class ReconciliationBreak(Message):
+    """A difference between a statement and us, as it stands after its `sequence`-th change; difference: statement −
+    ours, what one side lacks counting as 0. Of the INTERNAL types `statement_value` is what the entries add up to.
+    """
+
+    break_id: str
+    sequence: int
+    type: BreakType
+    status: BreakStatus
+    broker: str | None
+    user_id: str
+    portfolio_id: str | None
+    subject: str
+    statement_value: Amount | None
+    our_value: Amount | None
+    difference: Amount
+    statement_trade: StatedTrade | None
+    our_trade: StatedTrade | None
+    about: Time
+    statement_id: str | None
+    statement_version: int | None
+    opened_at: Time
+    changed_at: Time
+    decided_by: str
+    reason: str | None
+    cause: Cause | None
 
 
 class DeadLetter(Message):
@@ -660,11 +808,15 @@ SCHEMAS: dict[str, type[Message]] = {
     "prices": Price,
     "marks": Mark,
     "transfers": Transfer,
+    "clock": Tick,
     "portfolio_updates": PortfolioUpdate,
     "risk_alerts": RiskAlert,
     "asset_transactions": AssetTransaction,
     "dead_letters": DeadLetter,
     "audit_heads": AuditHead,
+    "broker_statements": BrokerStatement,
+    "break_decisions": BreakDecision,
+    "reconciliation_breaks": ReconciliationBreak,
 }
 
 # --------------------------------------------------------------------------------------------- strict parsing
@@ -688,6 +840,8 @@ INPUTS: dict[str, type[Input]] = {
     "risk_limits": RiskLimits,
     "prices": Price,
     "transfers": Transfer,
+    "broker_statements": BrokerStatement,
+    "break_decisions": BreakDecision,
 }
 
 _decoder = json.JSONDecoder(parse_float=Number, parse_int=Number, parse_constant=_no_constant)

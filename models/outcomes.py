@@ -16,6 +16,7 @@ from assetstream.models.outputs import Account, Code, decimal_column
 from assetstream.models.state import text
 
 if TYPE_CHECKING:
+    from assetstream.models.clock import DueBatch
     from assetstream.models.decode import TransactionBatch, TransferBatch
     from assetstream.models.state import AccountState
 
@@ -74,7 +75,11 @@ def _method(state: AccountState, number: int) -> str:
 
 
 def outcome_values(
-    batch: TransactionBatch | TransferBatch, outcomes: np.ndarray, postings: np.ndarray, legs: list[Leg], partition: int
+    batch: TransactionBatch | TransferBatch | DueBatch,
+    outcomes: np.ndarray,
+    postings: np.ndarray,
+    legs: list[Leg],
+    partition: int,
 ) -> list[bytes]:
     """The messages of OUTCOME rows of a partition's batch; `legs` are those of its POSTING rows."""
     posted: dict[int, list[dict[str, str]]] = {}
@@ -115,7 +120,7 @@ def outcome_values(
     return [json.dumps(each, separators=(",", ":"), ensure_ascii=False).encode() for each in made]
 
 
-def _text(batch: TransactionBatch | TransferBatch, field: int, i: int) -> str:
+def _text(batch: TransactionBatch | TransferBatch | DueBatch, field: int, i: int) -> str:
     """Text `field` (of TRANSACTION_TEXT) of event `i`, which has it."""
     at, size = int(batch.text_at[field, i]), int(batch.text_len[field, i])
     return batch.data[at : at + size].tobytes().decode()

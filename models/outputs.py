@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 
 #: input topics in the order of `cause_topic`
 INPUTS = ("trades", "transactions", "risk_limits", "prices")
-#: how many inputs an account partition has, `transfers` among them
-ACCOUNT_INPUTS = 4
+#: how many inputs an account partition has, `transfers` and `clock` among them
+ACCOUNT_INPUTS = 5
 
 
 def decimal(name: str) -> list[tuple[str, str]]:
@@ -27,7 +28,7 @@ def decimal(name: str) -> list[tuple[str, str]]:
 CAUSE = [("cause_topic", "u1"), ("cause_partition", "<i4"), ("cause_offset", "<i8")]
 
 
-def _dtype(*fields: list[tuple[str, str]] | tuple[str, str]) -> np.dtype:
+def _dtype(*fields: Any) -> np.dtype:
     flat = [f for field in fields for f in (field if isinstance(field, list) else [field])]
     return np.dtype(flat, align=True)
 
@@ -111,7 +112,7 @@ UPDATE = _dtype(
 
 
 class Code(IntEnum):
-    """Why an outcome is FAILED; NONE is written null."""
+    """Why an outcome is FAILED, of EXPIRED CANCELLED; NONE is written null."""
 
     NONE = 0
     INSUFFICIENT_FUNDS = 1
@@ -138,7 +139,8 @@ class Account(IntEnum):
 #: `sequence` counts what is told of a balance, from 1
 _BALANCE = [*decimal("total"), *decimal("available"), *decimal("locked"), ("sequence", "<i8")]
 
-#: what became of wallet event `message` of the batch: a TransactionStatus, FAILED with a code; its own balance after it
+#: what became of wallet event `message` of the batch: a TransactionStatus, with a code if it is refused or expired;
+#: its own balance after it
 OUTCOME = _dtype(
     ("message", "<i4"),
     ("balance", "<i4"),
@@ -171,6 +173,18 @@ SENT = _dtype(
     ("code", "u1"),
     decimal("amount"),
     decimal("refund"),
+)
+
+
+#: what tick `tick` of a batch made happen, beside its OUTCOME: when it was due, the id (eight words, zero behind it), a
+#: TransactionType, amount and fee of what it was about
+HAPPENED = _dtype(
+    ("tick", "<i4"),
+    ("type", "u1"),
+    ("at", "<i8"),
+    decimal("amount"),
+    decimal("fee"),
+    ("text", "<u8", (8,)),
 )
 
 

@@ -205,11 +205,15 @@ class Reference:
     ) -> str:
         """Take one record: applied, duplicate, ignored, or the reason of its rejection.
 
-        topic         one of trades, transactions, risk_limits, prices, transfers (without prefix)
+        topic         one of trades, transactions, risk_limits, prices, transfers, clock (without prefix)
         timestamp_ms  Kafka's timestamp of the record, milliseconds UTC
         take_mark     an accepted price is at once the mark; else `take_mark()` says when
         """
         source = Source(topic, partition, offset)
+        if topic == "clock":
+            result = self.ledger.tick(timestamp_ms, source)  # whatever it says: what counts is when it came
+            self.counts[topic, result] += 1
+            return result
         try:
             message = read(topic, timestamp_ms, self.max_future_skew_s, key, value)
             result = getattr(self, f"_{topic}")(message, source)

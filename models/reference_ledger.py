@@ -120,6 +120,8 @@ class Transaction:
     #: its reversal waits for another user's answer; it is that reversal
     claimed: bool = False
     waits: bool = False
+    #: of a hold that is open: microseconds
+    expires_at: int | None = None
 
     @property
     def is_open(self) -> bool:
@@ -137,6 +139,8 @@ class Memory:
     def __init__(self, size: int) -> None:
         self.size = size
         self.found: dict[Identity, Transaction] = {}
+        #: of these the open ones that expire, in the order in which they locked
+        self.expiring: dict[Identity, Transaction] = {}
         self._final: dict[Identity, None] = {}  # in the order in which they became final
 
     def advance(self, identity: Identity, transaction: Transaction, status: str) -> None:
@@ -144,7 +148,10 @@ class Memory:
         self.found[identity] = transaction
         transaction.status = status
         if transaction.is_open:
+            if transaction.expires_at is not None:
+                self.expiring.setdefault(identity, transaction)
             return
+        self.expiring.pop(identity, None)
         self._final[identity] = None
         if len(self._final) > self.size:
             forgotten = next(iter(self._final))
@@ -154,6 +161,7 @@ class Memory:
         """The memory of some of its users."""
         part = Memory(self.size)
         part.found = {identity: each for identity, each in self.found.items() if keep(identity[0])}
+        part.expiring = {identity: each for identity, each in self.expiring.items() if keep(identity[0])}
         part._final = {identity: None for identity in self._final if keep(identity[0])}
         return part
 
@@ -191,6 +199,10 @@ class Ledger:
         """Those that a partition remembers."""
         return self._memory(partition).found
 
+    def due(self, partition: int) -> dict[Identity, int]:
+        """When the open holds of a partition expire, of those that do."""
+        return {identity: each.expires_at or 0 for identity, each in self._memory(partition).expiring.items()}
+
     def split(self, partition: int, home: Callable[[str], int]) -> None:
         """Partitions were added: what one remembered goes with its users, home(user_id)."""
         whole = self._memory(partition)
@@ -213,8 +225,12 @@ class Ledger:
         if known and (STEPS[status] <= STEPS[known.status] or known.waits):
             raise Rejected("illegal_transition", f"status: {status} after {known.status}")
 
+        # Reading: what locks a hold says when it expires, and no later status does.
+        locks = effect.code is None and status in OPEN and (known is None or not known.is_open)
         if known is None:
             known = Transaction(terms)
+        if locks and terms.type == "HOLD":
+            known.expires_at = m["expires_at"]
         known.bodies[status] = body
         known.payment_method = m["payment_method"]
         known.waits = effect.asks
@@ -288,6 +304,22 @@ class Ledger:
                 effect.overflows = True
             effect.balances[key] = balance
         return effect
+
+    def tick(self, timestamp_ms: int, source: Source) -> str:
+        """The clock of a partition says what time it is: open holds that expire by then do."""
+        memory, now = self._memory(source.partition), timestamp_ms * 1000
+        due = [(identity, at) for identity, at in self.due(source.partition).items() if at <= now]
+        # sorted keeps those of one time in the order in which they locked
+        for identity, at in sorted(due, key=lambda each: each[1]):
+            hold, (user, name) = memory.found[identity], identity
+            terms, own = hold.terms, (user, hold.terms.wallet_id, hold.terms.asset)
+            balance = self.balances[own]
+            unlocked = Balance(balance.available + hold.locked, balance.locked - hold.locked)
+            memory.advance(identity, hold, "CANCELLED")
+            self.balances[own] = unlocked
+            m = {**terms._asdict(), "transaction_id": name, "user_id": user, "occurred_at": at}
+            self._note(m, own, "CANCELLED", Effect("EXPIRED"), source)
+        return "applied" if due else "ignored"
 
     # Reading: what a receiver does is told under "SENDER/ID", what comes back to a sender under "SENDER/ID/returned".
 

@@ -432,8 +432,6 @@ def _check_transaction(m: dict[str, Any]) -> None:
             raise Rejected("invalid", f"{name}: {kind} needs it")
     if kind == "CONVERSION" and m["rate"] is None:
         raise Rejected("unsupported", "rate: a CONVERSION without one is not booked by this version")
-    if kind == "HOLD" and m["expires_at"] is not None:
-        raise Rejected("unsupported", "expires_at: a HOLD that expires is not booked by this version")
 
 
 def _check_amounts(m: dict[str, Any]) -> None:

@@ -122,6 +122,7 @@ EVENT = _row(
     ("method", "<i4"),  # −1: unspecified
     ("to_user", "<i4"),  # another user that it was transferred to, −1: none
     ("to_wallet", "<i4"),
+    ("due", "<i4"),  # its row of `agenda`, −1: none
     ("type", "u1"),
     ("status", "u1"),
     ("seen", "u1"),  # bit k: status k; none: the row is free
@@ -131,10 +132,23 @@ EVENT = _row(
 #: is that one, and waits for the answer
 LOCKED, REVERSED, CLAIMED, WAITING = 1, 2, 4, 8
 
+#: what happens at a time: a kind of below, about a row of another table
+DUE = _row(
+    ("text", "<u8", (8,)),  # the id that it is told under: its bytes, zero behind them
+    ("at", "<i8"),
+    ("number", "<i8"),  # of two that are due at the same time the lower comes first
+    ("about", "<u4"),  # of a hold its row of `events`; of a free row the next free one, + 1
+    ("kind", "u1"),  # 0: the row is free
+    ("pad", "u1", (3,)),
+)
+#: kinds of what is due: a hold expires
+HOLD_EXPIRES = 1
+
 #: a remembered id and 64 bits of the hash of its body
 SEEN = _row(("id_lo", "<u8"), ("id_hi", "<u8"), ("body", "<u8"))
 
-#: of trade ids: where the ring is written next; of events: how many became final, and the first free row, + 1
+#: of trade ids: where the ring is written next; of events: how many became final, and the first free row, + 1; of the
+#: agenda: how many were put down, and the first free row, + 1
 HEAD = _row(("next", "<i8"), ("free", "<i8"))
 
 #: the last offset of an input partition that was applied, -1: none

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from assetstream.models.agenda import Agenda, sort_heap
 from assetstream.models.encode import Names
 from assetstream.models.int128 import inline, kernel
 from assetstream.models.interning import (
@@ -30,6 +31,7 @@ from assetstream.models.outputs import ACCOUNT_INPUTS, INPUTS
 from assetstream.models.rows import (
     APPLIED,
     BALANCE,
+    DUE,
     EVENT,
     HEAD,
     MARK,
@@ -85,6 +87,7 @@ PERSISTED: dict[str, np.dtype] = {
     "events": EVENT,
     "methods": METHOD,
     "words": WORD,
+    "agenda": DUE,
     "heads": HEAD,
     "applied": APPLIED,
 }
@@ -95,7 +98,7 @@ PRICE_PERSISTED: dict[str, np.dtype] = {"strings": STRING, "prices": PRICE, "app
 OPEN = (TransactionStatus.PENDING.code, TransactionStatus.PROCESSING.code)
 
 #: rows of `heads`
-_TRADE_HEAD, EVENT_HEAD = 0, 1
+_TRADE_HEAD, EVENT_HEAD, _AGENDA_HEAD = 0, 1, 2
 _PRICES = INPUTS.index("prices")
 
 
@@ -114,6 +117,7 @@ class AccountState(NamedTuple):
     events: Table
     methods: Table
     words: Table
+    agenda: Table
     heads: Table
     applied: Table
     # derived
@@ -136,6 +140,9 @@ class AccountState(NamedTuple):
     finals: np.ndarray
     finals_at: np.ndarray
     method_index: np.ndarray
+    agenda_heap: np.ndarray
+    agenda_places: np.ndarray
+    agenda_size: np.ndarray
     counters: np.ndarray
 
 
@@ -172,6 +179,12 @@ def events_of(state: AccountState) -> Events:
     return Events(
         state.events, state.heads, state.event_index, state.finals, state.finals_at, EVENT_HEAD, state.id_memory
     )
+
+
+def agenda_of(state: AccountState) -> Agenda:
+    """What is due, as kernels take it."""
+    heap, places, size = state.agenda_heap, state.agenda_places, state.agenda_size
+    return Agenda(state.agenda, state.heads, heap, places, size, _AGENDA_HEAD)
 
 
 def names(state: AccountState | PriceState) -> Names:
@@ -236,7 +249,7 @@ def new_account_state(base_currency: bytes, id_memory: int) -> AccountState:
         base_currency,
         id_memory,
         **{name: new_table(dtype) for name, dtype in PERSISTED.items() if name not in ("heads", "applied")},
-        heads=_starting(HEAD, [0, 0]),
+        heads=_starting(HEAD, [0, 0, 0]),
         applied=_starting(APPLIED, [-1] * ACCOUNT_INPUTS),
         lengths=np.zeros(0, np.int32),
         string_index=_index(),
@@ -257,6 +270,9 @@ def new_account_state(base_currency: bytes, id_memory: int) -> AccountState:
         finals=np.zeros(0, np.uint32),
         finals_at=np.zeros(2, np.int64),
         method_index=_index(),
+        agenda_heap=np.zeros(0, np.uint32),
+        agenda_places=np.zeros(0, np.uint32),
+        agenda_size=np.zeros(1, np.int64),
         counters=np.zeros(COUNTERS, np.int64),
     )
     state = reserve(state, strings=2)
@@ -296,7 +312,12 @@ _INDEX_OF = {
     "events": "event_index",
     "methods": "method_index",
 }
-_ALONGSIDE = {"strings": ("lengths", "by_symbol"), "portfolios": ("live",), "positions": ("base", "links")}
+_ALONGSIDE = {
+    "strings": ("lengths", "by_symbol"),
+    "portfolios": ("live",),
+    "positions": ("base", "links"),
+    "agenda": ("agenda_heap", "agenda_places"),
+}
 _KEYS = {
     "portfolios": ("user", "portfolio"),
     "positions": ("portfolio", "symbol"),
@@ -405,6 +426,7 @@ def rebuild(state: Any) -> Any:
     pairs = len(np.unique(positions["currency"])) + len(_mark_pairs(state))
     state = reserve(state, routes=pairs)
     _rebuild(strings_of(state), book_of(state))
+    sort_heap(agenda_of(state))
     return state
 
 

@@ -11,9 +11,10 @@ from assetstream.models.interning import Events, find_pair, find_string, intern,
 from assetstream.models.messages import TransactionStatus
 from assetstream.models.outputs import CHANGE, OUTCOME, POSTING, SENT
 from assetstream.models.rows import Table, append, touch
-from assetstream.models.state import events_of, strings_of
+from assetstream.models.state import agenda_of, events_of, strings_of
 
 if TYPE_CHECKING:
+    from assetstream.models.agenda import Agenda
     from assetstream.models.interning import Strings
     from assetstream.models.state import AccountState
 
@@ -34,6 +35,7 @@ class Ledger(NamedTuple):
     balance_index: np.ndarray
     method_index: np.ndarray
     events: Events
+    agenda: Agenda
 
 
 class Written(NamedTuple):
@@ -47,7 +49,7 @@ class Written(NamedTuple):
 
 
 class LedgerResult(NamedTuple):
-    """What became of a batch of wallet events, or of transfers.
+    """What became of a batch of wallet events, of transfers, or of what ticks of the clock made happen.
 
     verdict   uint8[n], Verdict of each message; a refusal for want of funds is APPLIED
     outcomes  OUTCOME rows of the applied ones, in order
@@ -66,7 +68,8 @@ class LedgerResult(NamedTuple):
 
 def ledger_of(state: AccountState) -> Ledger:
     """The ledger of a partition."""
-    return Ledger(strings_of(state), *(getattr(state, name) for name in Ledger._fields[1:-1]), events_of(state))
+    tables = (getattr(state, name) for name in Ledger._fields[1:-2])
+    return Ledger(strings_of(state), *tables, events_of(state), agenda_of(state))
 
 
 def room_for(messages: int, legs: int) -> Written:

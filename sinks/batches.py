@@ -26,6 +26,7 @@ from assetstream.models.verdicts import Verdict
 from assetstream.sinks.schema import TABLES
 
 if TYPE_CHECKING:
+    from assetstream.models.clock import DueBatch
     from assetstream.models.decode import PriceBatch, TradeBatch, TransactionBatch, TransferBatch
     from assetstream.models.outcomes import BalanceName, Leg
 
@@ -341,7 +342,7 @@ def _put(out, pos, data, at, n):
 
 
 def transactions(
-    batch: TransactionBatch | TransferBatch, rows: np.ndarray, partition: np.ndarray | None = None
+    batch: TransactionBatch | TransferBatch | DueBatch, rows: np.ndarray, partition: np.ndarray | None = None
 ) -> pa.RecordBatch:
     """`transactions` of OUTCOME rows; their `message` counts in `batch`. `partition` of each message, if `joined`."""
     message = np.ascontiguousarray(rows["message"])
@@ -372,7 +373,10 @@ def transactions(
 
 
 def ledger_entries(
-    batch: TransactionBatch | TransferBatch, rows: np.ndarray, legs: Sequence[Leg], partition: np.ndarray | None = None
+    batch: TransactionBatch | TransferBatch | DueBatch,
+    rows: np.ndarray,
+    legs: Sequence[Leg],
+    partition: np.ndarray | None = None,
 ) -> pa.RecordBatch:
     """`ledger_entries` of POSTING rows, whose `message` counts in `batch`; `partition` of each message, if `joined`."""
     message = np.ascontiguousarray(rows["message"])
@@ -391,7 +395,7 @@ def ledger_entries(
 
 
 def balance_changes(
-    batch: TransactionBatch | TransferBatch,
+    batch: TransactionBatch | TransferBatch | DueBatch,
     rows: np.ndarray,
     names: Sequence[BalanceName],
     partition: np.ndarray | None = None,

@@ -41,12 +41,17 @@ BREACHES = Counter("risk_limit_breaches_total", "Alerts of a rising level", ["ty
 #: Alerts published, of any kind.
 ALERTS = Counter("risk_alerts_total", "Alerts published", ["severity"])
 
-#: Wallet events with an outcome, by type; and those whose outcome is FAILED, by code.
+#: Wallet events with an outcome, by type; and those that were refused (or, with EXPIRED, expired), by code.
 TRANSACTIONS = Counter("transactions_total", "Wallet events decided", ["type"])
 TRANSACTION_FAILURES = Counter("transaction_failures_total", "Wallet events refused", ["code"])
 
 #: Positions, portfolios and remembered ids held in memory by this worker.
 STATE_ROWS = Gauge("state_rows", "Rows of partition state in memory", ["table"])
+
+# -- what was reconciled ------------------------------------------------------------------------------------------
+
+#: Breaks that became OPEN: a difference between a broker's statement and us, or between accounts of our own.
+BREAKS = Counter("balance_reconciliation_errors_total", "Breaks that were opened", ["type"])
 
 # -- what was made durable ----------------------------------------------------------------------------------------
 

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import difflib
 import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from assetstream.models.settlement_rules import (
+    SettlementRules,
+    calendars_of,
+    cycles_of,
+    holidays_of,
+    settlement_rules,
+)
 
 PREFIX = "ASSETSTREAM_"
 
@@ -65,6 +74,9 @@ class Settings(BaseSettings):
     mark_update_ms: int = Field(1000, ge=0, le=3_600_000)
     max_future_skew_s: int = Field(3600, ge=0)
     id_memory: int = Field(1_000_000, ge=1, description="trade and transaction ids remembered per partition")
+    settlement_cycles: str = Field("", description="business days by type of asset: STOCK/CAD=1, OTHER=3")
+    settlement_calendars: str = Field("", description="exchanges by currency: AED=XSAU")
+    settlement_holidays: str = Field("", description="dates by currency: CAD=2026-11-11")
     snapshot_s: float = Field(30, ge=0.1, description="time between local snapshots")
 
     dead_letter_run: int = Field(100, ge=0, description="so many dead letters in a row raise an alarm; 0: never")
@@ -73,6 +85,9 @@ class Settings(BaseSettings):
 
     audit_head_s: float = Field(10, ge=1, le=3600, description="least time between two heads of a partition")
     audit_key: Path | None = Field(None, description="PEM file of the Ed25519 key that signs heads")
+    reconcile_quantity_tolerance: Decimal = Field(Decimal(0), ge=0)
+    reconcile_price_tolerance: Decimal = Field(Decimal(0), ge=0)
+    reconcile_time_tolerance_s: int = Field(60, ge=0, le=86_400, description="of trades without the same id")
 
     metrics_port: int = Field(9108, ge=0, le=65535, description="0: any free port")
     metrics_host: str = "127.0.0.1"
@@ -85,6 +100,18 @@ class Settings(BaseSettings):
         if "/" in value:
             raise ValueError("a currency, not a pair")
         return value
+
+    @field_validator("settlement_cycles", "settlement_calendars", "settlement_holidays")
+    @classmethod
+    def _can_be_followed(cls, value: str, field: ValidationInfo) -> str:
+        parse = {"settlement_cycles": cycles_of, "settlement_calendars": calendars_of}
+        parse.get(str(field.field_name), holidays_of)(value)
+        return value
+
+    @property
+    def settlement_rules(self) -> SettlementRules:
+        """When trades settle, by the defaults and these settings."""
+        return settlement_rules(self.settlement_cycles, self.settlement_calendars, self.settlement_holidays)
 
     def topic(self, name: str) -> str:
         """The topic's full name, with the prefix."""

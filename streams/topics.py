@@ -8,9 +8,17 @@ from assetstream.streams.settings import Settings
 
 #: what account partitions tell one another: steps of transfers between users
 TRANSFERS = "transfers"
-ACCOUNT_INPUTS = ("trades", "transactions", "risk_limits", TRANSFERS)
-INPUTS = ("trades", "transactions", "risk_limits", "prices", TRANSFERS)
+#: what tells account partitions the time
+CLOCK = "clock"
+ACCOUNT_INPUTS = ("trades", "transactions", "risk_limits", TRANSFERS, CLOCK)
+INPUTS = ("trades", "transactions", "risk_limits", "prices", TRANSFERS, CLOCK)
 OUTPUTS = ("portfolio_updates", "risk_alerts", "asset_transactions", "settlement_events", "dead_letters")
+
+#: what the reconciler reads, and what it tells
+STATEMENTS = "broker_statements"
+DECISIONS = "break_decisions"
+BREAKS = "reconciliation_breaks"
+RECONCILED = (STATEMENTS, DECISIONS)
 
 #: state of the account partitions and of the price partitions, one record per partition and checkpoint
 ACCOUNT_CHANGELOG = "account_changelog"
@@ -33,7 +41,7 @@ AUDITED = (
 )
 INTERNAL = (ACCOUNT_CHANGELOG, PRICE_CHANGELOG, MARKS, ANALYTICS, OPERATIONS)
 #: what a worker writes to in its transactions
-WRITTEN = (*OUTPUTS, TRANSFERS, *INTERNAL)
+WRITTEN = (*OUTPUTS, TRANSFERS, CLOCK, *INTERNAL)
 
 #: what topics were made with by earlier releases, which `init` changes
 EARLIER = {OPERATIONS: {"cleanup.policy": "compact"}}
@@ -69,6 +77,7 @@ def specs(settings: Settings) -> list[TopicSpec]:
         "risk_limits": {**inputs, **FOREVER},
         "prices": {**inputs, **retention},
         TRANSFERS: {**inputs, **retention},
+        CLOCK: {**inputs, **retention},
         "portfolio_updates": {**delete, **retention, **big},
         "risk_alerts": {**delete, **retention},
         "asset_transactions": {**delete, **retention},
@@ -82,6 +91,9 @@ def specs(settings: Settings) -> list[TopicSpec]:
         # Who did what is kept as it was said, and said again: nothing is compacted away.
         OPERATIONS: {**delete, **FOREVER, **big},
         AUDIT_HEADS: {**delete, **FOREVER},
+        STATEMENTS: {**inputs, **FOREVER},
+        DECISIONS: {**inputs, **FOREVER},
+        BREAKS: {"cleanup.policy": "compact"},
     }
     return [
         TopicSpec(settings.topic(name), settings.partitions, config, EARLIER.get(name, {}))

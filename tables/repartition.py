@@ -5,7 +5,7 @@ partition, because a hash modulo the new number, modulo the old one, is the hash
 
 - Remembered trade ids are hashes that don't tell their user, so each new partition keeps all that its old one
   remembered: more than it needs, and never less than the last ID_MEMORY of its own users'. Wallet events follow their
-  balance.
+  balance, and what is due of them follows them.
 - The marks that a partition took, in the order in which it took them, are those that its users' figures come from.
 - The number of a user's (a symbol's) partition never falls: (partition, offset) still orders all of its messages.
 
@@ -108,7 +108,9 @@ def _account(rows: Rows, home: np.ndarray, number: int, is_new: bool) -> Rows:
     wallet, made["wallets"] = _kept(rows["wallets"], home[rows["wallets"]["user"]] == number)
     balance, made["balances"] = _kept(rows["balances"], wallet[rows["balances"]["wallet"]] >= 0)
     made["balances"]["wallet"] = wallet[made["balances"]["wallet"]]
-    made["events"], made["heads"] = _events(rows, balance)
+    made["events"], made["agenda"] = _events(rows, balance)
+    made["heads"] = rows["heads"].copy()
+    made["heads"]["free"] = 0  # no row is
     made["marks"] = marks = rows["marks"].copy()
     moved = marks["cause_partition"] != home[marks["symbol"]]
     marks["cause_partition"][moved] = home[marks["symbol"][moved]]
@@ -117,13 +119,19 @@ def _account(rows: Rows, home: np.ndarray, number: int, is_new: bool) -> Rows:
 
 
 def _events(rows: Rows, balance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Wallet events whose balances stay, and the heads: no row is free."""
-    kept = _following(rows["events"][rows["events"]["seen"] != 0], "balance", balance)
-    moved = kept["other"] >= 0
-    kept["other"][moved] = balance[kept["other"][moved]]
-    heads = rows["heads"].copy()
-    heads["free"] = 0
-    return kept, heads
+    """Wallet events whose balances stay, and what is due of them; no free rows."""
+    events, agenda = rows["events"], rows["agenda"]
+    stays = events["seen"] != 0
+    stays[stays] = balance[events["balance"][stays]] >= 0
+    event, events = _kept(events, stays)
+    stays = agenda["kind"] != 0
+    stays[stays] = event[agenda["about"][stays]] >= 0
+    due, agenda = _kept(agenda, stays)
+    agenda["about"] = event[agenda["about"]]
+    for field, number in (("balance", balance), ("other", balance), ("due", due)):
+        has = events[field] >= 0
+        events[field][has] = number[events[field][has]]
+    return events, agenda
 
 
 def _prices(rows: Rows, home: np.ndarray, number: int, is_new: bool) -> Rows:

@@ -53,7 +53,7 @@ Rows = tuple[dict[str, Any], ...]
 #: inputs whose ids are remembered
 REMEMBERED = ("trades", "transactions")
 #: inputs that move balances
-LEDGER = ("transactions", "transfers")
+LEDGER = ("transactions", topics.TRANSFERS, topics.CLOCK)
 
 
 class Letter(NamedTuple):
@@ -118,7 +118,10 @@ class Against:
                 self.sent[told(message)] += 1
             forget(reference)
 
+        due = self.published.outcomes[places[topics.CLOCK]].keys() | skipped[topics.CLOCK]
         for taken, (name, record) in enumerate(self._in_order(partition, spans), 1):
+            if name == topics.CLOCK and record.offset() not in due:
+                continue  # it found nothing due: where it was taken among the others isn't known
             letters[name] |= feed(reference, name, [record], skipped[name])
             following[name] = (record.offset() or 0) + 1
             self.report.messages += 1
@@ -132,8 +135,11 @@ class Against:
             name: read(self.settings, {(self.settings.topic(name), partition): span}, self.progress)
             for name, span in spans.items()
         }
+        last = dict.fromkeys(spans, -1)
         for name, offset in self.published.order[partition]:
-            if name in spans and spans[name][0] <= offset < spans[name][1]:
+            # several outcomes may have one cause
+            if name in spans and spans[name][0] <= offset < spans[name][1] and offset > last[name]:
+                last[name] = offset
                 for record in logs[name]:
                     yield name, record
                     if (record.offset() or 0) >= offset:
@@ -162,14 +168,14 @@ class Against:
     # -- topics
 
     def _outcomes(self, outcomes: Sequence[dict[str, Any]], place: Place, span: range) -> None:
-        expected = {
-            each["cause"]["offset"]: Found(told({**each, "cause": {**each["cause"], "topic": place[0]}}), "")
-            for each in outcomes
-        }
+        expected: dict[int, list[Found]] = {}
+        for each in outcomes:
+            said = told({**each, "cause": {**each["cause"], "topic": place[0]}})
+            expected.setdefault(each["cause"]["offset"], []).append(Found(said, ""))
         self._once("asset_transactions", expected, self.published.outcomes[place], place, span)
 
     def _letters(self, letters: dict[int, Letter], place: Place, span: range) -> None:
-        expected = {o: Found(letter(each.key, each.value), "", each.reason) for o, each in letters.items()}
+        expected = {o: [Found(letter(each.key, each.value), "", each.reason)] for o, each in letters.items()}
         self._once("dead_letters", expected, self.published.letters[place], place, span)
         if self.tables is None:
             return
@@ -181,23 +187,31 @@ class Against:
         self._rows("dead_letters", rows, place, span, names)
 
     def _once(
-        self, topic: str, expected: Mapping[int, Found], found: Mapping[int, list[Found]], place: Place, span: range
+        self,
+        topic: str,
+        expected: Mapping[int, list[Found]],
+        found: Mapping[int, list[Found]],
+        place: Place,
+        span: range,
     ) -> None:
-        """Each expected message is published once, and no other; missing ones may have expired."""
+        """What each offset caused is published once, in order, and nothing else; missing ones may have expired."""
         expired = self.published.expired(topic)
         for offset in sorted(expected.keys() | {o for o in found if o in span}):
-            wanted, there = expected.get(offset), found.get(offset, [])
-            if wanted is None:
+            wanted, there = expected.get(offset, []), found.get(offset, [])
+            if not wanted:
                 for each in there:
                     self.report.add(topic, f"{each.where} of {place[0]}-{place[1]}@{offset}", "nothing", _told(each))
-            elif len(there) != 1:
+            elif len(there) != len(wanted):
                 if there or not expired:
                     where = ", ".join(each.where for each in there) or topic
-                    self.report.add(topic, f"{where} of {place[0]}-{place[1]}@{offset}", "one", len(there) or "none")
-            elif there[0]._replace(where="") != wanted:
-                where = f"{there[0].where} of {place[0]}-{place[1]}@{offset}"
-                self.report.add(topic, where, _told(wanted), f"{_told(there[0])}, saying something else")
-        self.report.checked[topic] += len(expected)
+                    many = "one" if len(wanted) == 1 else len(wanted)
+                    self.report.add(topic, f"{where} of {place[0]}-{place[1]}@{offset}", many, len(there) or "none")
+            else:
+                for ours, theirs in zip(wanted, there, strict=True):
+                    if theirs._replace(where="") != ours:
+                        where = f"{theirs.where} of {place[0]}-{place[1]}@{offset}"
+                        self.report.add(topic, where, _told(ours), f"{_told(theirs)}, saying something else")
+        self.report.checked[topic] += sum(map(len, expected.values()))
 
     # -- tables
 
@@ -427,6 +441,9 @@ def _same_account(against: Against, reference: Reference, family: range, number:
     balances = {key: balance(*amounts) for key, amounts in found.balances().items()}
     report.all_same("balances", here(reference.balances), balances, place)
     report.all_same("limits", here(_limits(reference)), found.limits(), place)
+    due = {identity: {"expires_at": timestamp(at)} for identity, at in reference.ledger.due(number).items()}
+    there = {identity: {"expires_at": timestamp(at)} for identity, at in found.due().items()}
+    report.all_same("holds that expire", due, there, place)
     for name in REMEMBERED:
         _same_ids(report, name, number, [*reference.remembered(name, number)], found)
     _same_levels(report, number, reference, here(reference.portfolios), found)

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from assetstream.models import state as kernel_states
 from assetstream.models.reference import LIMITS, OK, Price, Source
-from assetstream.models.rows import HAS_ASSET_LIMIT, NO_VERSION, TRADED
+from assetstream.models.rows import HAS_ASSET_LIMIT, HOLD_EXPIRES, NO_VERSION, TRADED
 from assetstream.streams import topics
 from assetstream.streams.settings import Settings
 from assetstream.tables.restore import Progress, restore
@@ -206,6 +206,15 @@ class Account(_Rows):
         return {
             (users[wallet], wallets[wallet], asset): (available, locked) for wallet, asset, available, locked in columns
         }
+
+    def due(self) -> dict[tuple[str, ...], int]:
+        """By (user, transaction): when a hold that is open expires."""
+        agenda = self.rows["agenda"]
+        agenda = agenda[agenda["kind"] == HOLD_EXPIRES]
+        events, users = self.rows["events"][agenda["about"]], self.texts("wallets", "user")
+        wallets = self.rows["balances"]["wallet"][events["balance"]].tolist()
+        ids = [row.tobytes().rstrip(b"\0").decode() for row in agenda["text"]]
+        return {(users[w], name): at for w, name, at in zip(wallets, ids, agenda["at"].tolist(), strict=True)}
 
     def limits(self) -> dict[tuple[str, str], dict[str, Any]]:
         """By (user, portfolio): version, active, the limits that are set, and those of assets; {} before the first."""

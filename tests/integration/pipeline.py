@@ -18,6 +18,7 @@ import urllib.request
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,7 +42,9 @@ READY_S = 240
 SETTLE_S = 300
 INPUTS = ("risk_limits", "prices", "trades")
 #: inputs that move balances; the order of their outcomes is the order in which they were taken
-LEDGER = ("transactions", "transfers")
+LEDGER = ("transactions", "transfers", "clock")
+#: what is due within this is waited for
+SOON_S = 30
 OUTPUTS = ("portfolio_updates", "risk_alerts", "asset_transactions", "dead_letters")
 #: passed on to a worker where they differ from their defaults
 SECRETS = ("kafka_sasl_password", "kafka_ssl_key_password", "clickhouse_password")
@@ -207,6 +210,10 @@ class Pipeline:
         self.published: Counter[str] = Counter()
         self.workers: list[WorkerProcess] = []
         self._fed: dict[tuple[str, int], int] = {}
+        #: by (user, id): when holds expire, as first said, and the last that was told of each; read up to `_seen`
+        self._expiring: dict[tuple[str, str], str] = {}
+        self._told: dict[tuple[str, str], str] = {}
+        self._seen: dict[tuple[str, int], int] = {}
         self._before: list[tuple[int, dict[tuple[str, int], int]]] = []
         init_all(settings)
 
@@ -275,17 +282,40 @@ class Pipeline:
         return sum(row.lag for row in lags(self.settings) if sinks or row.group == agents)
 
     def settle(self, patience: float = SETTLE_S, sinks: bool = True) -> None:
-        """Return when nothing is left to read, for agents (and sinks)."""
+        """Return when nothing is left to read, for agents (and sinks), and nothing left to happen that is due soon."""
 
         def settled() -> bool:
             for worker in self.workers:
                 assert worker.process.poll() is None, f"{worker.name} ended: {worker.tail()}"
             try:
-                return self.lag(sinks) == 0
+                if self.lag(sinks):
+                    return False
+                happened = self._look_at_holds()
+                return not self._waits() and not (happened and self.lag(sinks))
             except KafkaException:
                 return False
 
-        wait_until(settled, "lag to be zero", patience)
+        wait_until(settled, "lag to be zero, and what is due to happen", patience)
+
+    def _look_at_holds(self) -> bool:
+        """Read what came of them since the last time; whether one has expired."""
+        happened = False
+        for record in self.read("transactions", "asset_transactions", start=self._seen):
+            self._seen[record.topic, record.partition] = record.offset + 1
+            with suppress(ValueError, TypeError, KeyError):
+                key = record.json["user_id"], record.json["transaction_id"]
+                if record.topic == "asset_transactions":
+                    self._told[key] = record.json["status"]
+                    happened = happened or record.json["code"] == "EXPIRED"
+                elif record.json["type"] == "HOLD" and record.json["expires_at"]:
+                    self._expiring.setdefault(key, record.json["expires_at"])
+        return happened
+
+    def _waits(self) -> bool:
+        """Whether a hold that was accepted is open although it expires soon, or should have."""
+        soon = datetime.now(UTC) + timedelta(seconds=SOON_S)
+        waiting = (at for key, at in self._expiring.items() if self._told.get(key) in ("PENDING", "PROCESSING"))
+        return any(datetime.fromisoformat(at) <= soon for at in waiting)
 
     def work_through(self, parts: Iterable[list[Message]]) -> None:
         """Publish, feed and settle phase after phase; between them rows may wait: sinks take a second to fill a batch.
@@ -340,18 +370,24 @@ class Pipeline:
         self._fed[r.topic, r.partition] = r.offset + 1
 
     def _feed_ledger(self) -> None:
-        """In the order of their outcomes; what has none changes nothing, whenever it comes."""
+        """In the order of their outcomes; what has none changes nothing, whenever it comes.
+
+        A tick that has none is left out: it would, where it found nothing due because that came after it.
+        """
+        outcomes = self.read("asset_transactions", start=self._fed)
         found: dict[tuple[str, int], deque[Record]] = defaultdict(deque)
         for record in self.read(*LEDGER, start=self._fed):
             found[record.topic, record.partition].append(record)
-        for outcome in self.read("asset_transactions", start=self._fed):
+        for outcome in outcomes:
             self._fed[outcome.topic, outcome.partition] = outcome.offset + 1
             cause = outcome.json["cause"]
             waiting = found[cause["topic"].removeprefix(self.settings.topic_prefix), cause["partition"]]
             while waiting and waiting[0].offset <= cause["offset"]:
-                self._give(waiting.popleft())
-        for waiting in found.values():
-            for record in waiting:
+                record = waiting.popleft()
+                if record.topic != "clock" or record.offset == cause["offset"]:
+                    self._give(record)
+        for (topic, _), waiting in found.items():
+            for record in waiting if topic != "clock" else ():
                 self._give(record)
 
     def read(self, *topics: str, start: dict[tuple[str, int], int] | None = None) -> list[Record]:
@@ -506,6 +542,11 @@ def cause_of(message: dict[str, Any]) -> tuple[str, int, int]:
     return message["cause"]["topic"], message["cause"]["partition"], message["cause"]["offset"]
 
 
+def outcome_of(message: dict[str, Any]) -> tuple[str, int, int, str]:
+    """The cause of an outcome, and what it is of: one tick of the clock may have several."""
+    return *cause_of(message), message["transaction_id"]
+
+
 def columns(message: dict[str, Any], prefix: str) -> dict[str, Any]:
     """An output of the reference as the columns of its row: the cause flat, and with the topic's full name."""
     row = {name: value for name, value in message.items() if name not in ("cause", "balance", "postings")}
@@ -627,8 +668,8 @@ class Check:
     def transactions(self) -> None:
         """Every outcome, in the order of the wallet events of its partition."""
         records = self.records["asset_transactions"]
-        found = unique((self._unprefixed(r.json) for r in records), cause_of, "asset_transactions")
-        same(found, {cause_of(outcome): outcome for outcome in self.reference.outcomes}, "asset_transactions")
+        found = unique((self._unprefixed(r.json) for r in records), outcome_of, "asset_transactions")
+        same(found, {outcome_of(outcome): outcome for outcome in self.reference.outcomes}, "asset_transactions")
         self._in_order("asset_transactions")
 
     def dead_letters(self) -> None:
@@ -653,7 +694,9 @@ class Check:
                 continue  # spread over partitions
             where = r.json if name == "dead_letters" else r.json["cause"]
             key = (r.key, r.partition, where["topic"], where["partition"])
-            assert last.get(key, -1) < where["offset"], f"{name}: {where} of {r.key!r} is out of order"
+            # a tick may have several outcomes
+            before = last.get(key, -1) - where["topic"].endswith("clock")
+            assert before < where["offset"], f"{name}: {where} of {r.key!r} is out of order"
             last[key] = where["offset"]
 
     def _unprefixed(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -733,8 +776,9 @@ class Check:
         for outcome, sequence in zip(self.reference.outcomes, self.reference.ledger.sequences, strict=True):
             row = columns(outcome, self.prefix) | {f"balance_{k}": v for k, v in outcome["balance"].items()}
             row["balance_sequence"] = sequence
-            expected[source(row)] = row
-        same(unique(found, source, "transactions"), expected, "table transactions")
+            expected[*source(row), row["transaction_id"]] = row
+        named = unique(found, lambda r: (*source(r), r["transaction_id"]), "transactions")
+        same(named, expected, "table transactions")
 
     def _ledger_rows(self, client: Client) -> None:
         found = rows(client, f"SELECT * FROM {self.database}.ledger_entries")

@@ -155,7 +155,7 @@ SPOILT: list[tuple[str, Message]] = [
     ("currency_mismatch", trade(trade_id="usd", currency="USD")),
     ("currency_mismatch", price(currency="USD", as_of="2026-03-02T10:00:00Z")),
     ("currency_mismatch", price(key=b"EUR/USD", symbol="EUR/USD", currency="EUR")),
-    ("unsupported", event(transaction_id="u", type="HOLD", expires_at="2031-01-01T00:00:00Z")),
+    ("invalid", event(transaction_id="u", type="HOLD", expires_at="2300-01-01T00:00:00Z")),
     ("unsupported", event(transaction_id="u", type="CONVERSION", to_asset="EUR")),
     ("invalid", event(transaction_id="u", type="TRANSFER")),
     ("invalid", event(transaction_id="u", type="ADJUSTMENT", description="d")),

@@ -119,7 +119,9 @@ def test_a_clean_run_passes(rested: Audited) -> None:
     rested.running.feed()
     reference, checked = rested.running.reference, found["checked"]
     sent = len(reference.ledger.sent)
-    assert found["messages"] == MESSAGES + sent == reference.counts.total()
+    ticks = reference.counts["clock", "applied"]
+    assert found["messages"] == MESSAGES + sent + ticks == reference.counts.total()
+    assert {outcome["code"] for outcome in reference.outcomes} >= {"EXPIRED"}
     assert checked["transfers sent"] == sent > 0
     assert checked["balance = Σ postings"] == len(reference.balances)
     assert checked["transit is empty"] > 0
@@ -134,10 +136,10 @@ def test_a_clean_run_passes(rested: Audited) -> None:
     assert checked["levels"] == 4 * checked["limits"]
     assert checked["prices"] == len(reference.latest)
     assert checked["table risk_alerts"] == checked["alert numbers"] > 10
-    # of an account partition that has worked, all four inputs
+    # of an account partition that has worked, all five inputs
     places = {(r.topic, r.partition) for r in rested.running.read(*INPUTS, *LEDGER)}
     accounts = {partition for topic, partition in places if topic != "prices"}
-    assert checked["group offsets"] == 4 * len(accounts) + sum(topic == "prices" for topic, _ in places)
+    assert checked["group offsets"] == 5 * len(accounts) + sum(topic == "prices" for topic, _ in places)
     assert checked["snapshots"] > rested.settings.partitions
 
 
@@ -354,7 +356,9 @@ def test_more_partitions_and_a_skipped_message(
         running.settle()
         report = audit(audited(running))
         assert report.differences == []
-        assert report.messages == 3 * PART + 2 * len(again) + 1 + report.checked["transfers sent"]
+        told = (r.json["cause"] for r in running.read("asset_transactions"))
+        ticks = {(each["partition"], each["offset"]) for each in told if each["topic"].endswith("clock")}
+        assert report.messages == 3 * PART + 2 * len(again) + 1 + report.checked["transfers sent"] + len(ticks)
         assert report.checked["skips"] == 1
         # a partition that was added remembers what the one that it came of did
         assert PART < report.checked["table fills"] < report.checked["remembered ids of trades"]

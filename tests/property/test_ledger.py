@@ -370,8 +370,11 @@ class Machine:
         self.sequences: list[int] = []
         self.sent: list[tuple[bytes, bytes]] = []
 
-    def feed(self, messages: list[tuple[bytes, bytes]], offset: int, topic: str = "transactions") -> list[str]:
-        """Take a batch; -> what became of each message."""
+    def feed(
+        self, messages: list[tuple[Any, bytes]], offset: int, topic: str = "transactions", at: Any = NOW_MS
+    ) -> list[str]:
+        """Take a batch, of these Kafka timestamps; -> what became of each message."""
+        from assetstream.models.clock import apply_ticks
         from assetstream.models.decode import decode_transactions, decode_transfers
         from assetstream.models.ledger import apply_transactions
         from assetstream.models.outcomes import balance_names, legs_of, outcome_values
@@ -379,10 +382,12 @@ class Machine:
         from assetstream.models.transfers import apply_transfers, messages_of
         from assetstream.models.verdicts import Verdict
 
-        records = records_of(topic, 3, messages, offset, NOW_MS)
+        records = records_of(topic, 3, messages, offset, at)
         if topic == "transactions":
             batch: Any = decode_transactions(records, SKEW_US)
             result = apply_transactions(self.state, batch)
+        elif topic == "clock":
+            batch, result = apply_ticks(self.state, records)
         else:
             batch = decode_transfers(records, SKEW_US)
             result = apply_transfers(self.state, batch)
@@ -425,6 +430,14 @@ class Machine:
         rows = self.state.events.rows[: self.state.events.count[0]]
         rows = rows[rows["seen"] != 0]
         return set(zip(rows["id_lo"].tolist(), rows["id_hi"].tolist(), strict=True))
+
+    def due(self) -> dict[int, list[tuple[str, int]]]:
+        """What is due, by time: (id, its number) in their order."""
+        rows = self.state.agenda.rows[: self.state.agenda.count[0]]
+        found: dict[int, list[tuple[str, int]]] = defaultdict(list)
+        for row in sorted(rows[rows["kind"] != 0], key=lambda row: row["number"]):
+            found[int(row["at"])].append((row["text"].tobytes().rstrip(b"\0").decode(), int(row["number"])))
+        return found
 
     def persisted(self) -> dict[str, bytes]:
         """The bytes of every persisted row."""
@@ -471,6 +484,10 @@ def same(machine: Machine, model: Reference) -> None:
     expected = {key: (units(each["available"]), units(each["locked"])) for key, each in model.balances.items()}
     assert machine.balances() == expected
     assert machine.remembered() == set(hashes(model.remembered("transactions", 3)))
+    due: dict[int, list[str]] = defaultdict(list)
+    for (_, identity), at in model.ledger.due(3).items():
+        due[at].append(identity)
+    assert {at: [identity for identity, _ in each] for at, each in machine.due().items()} == due
 
 
 @RUN
@@ -592,3 +609,64 @@ def test_kernel_transfers_between_users_are_as_the_reference_has_them(
             machine = machine.restored()
     assert in_transit(model) == stuck
     assert not [each for each in model.ledger.transactions(3).values() if each.waits]
+
+
+NOON_MS = 1_772_452_800_000
+#: when holds expire, and what ticks say: around the very microsecond
+EXPIRIES = st.sampled_from(
+    [f"2026-03-02T12:00:00{fraction}Z" for fraction in ("", "", ".000001", ".001", ".002", ".002001")]
+)
+TICKS = st.sampled_from([NOON_MS + ms for ms in (-1, 0, 0, 1, 2, 3)])
+
+
+@st.composite
+def expirations(draw: st.DrawFn) -> list[tuple[str, Any]]:
+    """Holds of two users that expire, or end before, or say something else later; (topic, event or a tick's time)."""
+    common = {"wallet_id": "w1", "asset": "USD", "occurred_at": "2026-03-01T00:00:00Z"}
+    about: list[dict[str, Any]] = []
+    for number in range(draw(st.integers(1, 10))):
+        kind = draw(st.sampled_from(("HOLD", "HOLD", "HOLD", "HOLD", "WITHDRAWAL", "FEE")))
+        event = {"transaction_id": f"{number}", "user_id": draw(st.sampled_from(USERS)), "type": kind, **common}
+        event["amount"] = draw(st.sampled_from(("1", "2", "10", "60")))
+        event["expires_at"] = draw(mostly(draw(EXPIRIES), st.none()))
+        about.append(event)
+    steps: list[tuple[str, Any]] = [
+        ("transactions", {**about[0], "transaction_id": f"funds-{user}", "user_id": user, "type": "DEPOSIT"})
+        for user in USERS
+    ]
+    for _, funds in steps:
+        funds.update(amount="100", status="COMPLETED")
+    order = draw(st.permutations(about)) + draw(st.lists(st.sampled_from(about), max_size=20))
+    for place, event in enumerate(order):
+        statuses = OPEN if place < len(about) else STATUSES
+        later = draw(mostly({}, st.fixed_dictionaries({"expires_at": EXPIRIES})))
+        steps.append(("transactions", {**event, **later, "status": draw(st.sampled_from(statuses))}))
+        steps += [("clock", tick) for tick in draw(mostly([], st.lists(TICKS, min_size=1, max_size=3)))]
+    return [*steps, *(("clock", NOON_MS + ms) for ms in range(-1, draw(st.integers(0, 5))))]
+
+
+@RUN
+@given(expirations(), MEMORIES, st.data())
+def test_kernel_holds_expire_as_the_reference_has_it_in_any_batching_and_across_restores(
+    steps: list[tuple[str, Any]], memory: int, data: st.DataObject
+) -> None:
+    machine, single, model = Machine(memory), Machine(memory), Reference(id_memory=memory)
+    offset = 0
+    while offset < len(steps):
+        topic, n = steps[offset][0], data.draw(st.integers(1, 8))
+        batch = [each for name, each in steps[offset : offset + n] if name == topic]
+        batch = batch[: next((k for k, (name, _) in enumerate(steps[offset:]) if name != topic), n)]
+        messages: list[tuple[Any, bytes]] = [(None, b"") if topic == "clock" else record(each) for each in batch]
+        times = batch if topic == "clock" else [NOW_MS] * len(batch)
+        expected = [model.feed(topic, 3, offset + k, times[k], *messages[k]) for k in range(len(batch))]
+        assert machine.feed(messages, offset, topic, times) == expected
+        assert [single.feed([messages[k]], offset + k, topic, times[k])[0] for k in range(len(batch))] == expected
+        offset += len(batch)
+        assert machine.persisted() == single.persisted()
+        same(machine, model)
+        check_laws(model)
+        if data.draw(st.integers(0, 3)) == 0:
+            machine = machine.restored()
+            assert machine.persisted() == single.persisted()
+    same(single, model)
+    assert all(at > 1000 * steps[-1][1] for at in model.ledger.due(3).values())

@@ -49,7 +49,7 @@ def test_the_messages_do_not_change_between_machines_and_versions() -> None:
     """Change the digest when you mean to change the market: recorded runs depend on it."""
     assert (
         digest(list(islice(market(20, 12, 7, bad=0.1), 5_000)))
-        == "2ce523da1d034eac15cec0638381890ec6660881a319d729c1f5c7e83b0d6f67"
+        == "b5b11ada135d4f22b6466ded3cda93ee658f12cbefae5c0fd18aa5a728df8f9e"
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from assetstream.cli.errors import told
+from assetstream.models.settlement_rules import settlement_rules
 from assetstream.streams.settings import PREFIX, Settings, UnknownSetting, load
 
 
@@ -71,6 +72,9 @@ def test_an_unknown_name_names_the_nearest(
         ("CHECKPOINT_MS", "fast", "ASSETSTREAM_CHECKPOINT_MS: input should be a valid integer"),
         ("BASE_CURRENCY", "EUR/USD", "ASSETSTREAM_BASE_CURRENCY: value error, a currency, not a pair"),
         ("CLICKHOUSE_DATABASE", "a; DROP", "ASSETSTREAM_CLICKHOUSE_DATABASE: string should match pattern"),
+        ("SETTLEMENT_CYCLES", "ETF=x", "ASSETSTREAM_SETTLEMENT_CYCLES: value error, ETF=x: a number of business"),
+        ("SETTLEMENT_CALENDARS", "USD", "ASSETSTREAM_SETTLEMENT_CALENDARS: value error, USD is not NAME=VALUE"),
+        ("SETTLEMENT_HOLIDAYS", "USD=1 May", "ASSETSTREAM_SETTLEMENT_HOLIDAYS: value error, USD=1 May: a date is"),
     ],
 )
 def test_a_bad_value_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str) -> None:
@@ -81,6 +85,14 @@ def test_a_bad_value_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, name: 
     assert text is not None
     assert text.startswith(line)
     assert "\n" not in text
+
+
+def test_rules_of_settlement_are_the_defaults_and_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load().settlement_rules == settlement_rules()
+    monkeypatch.setenv("ASSETSTREAM_SETTLEMENT_CYCLES", "OTHER=3")
+    monkeypatch.setenv("ASSETSTREAM_SETTLEMENT_CALENDARS", "USDC=XNYS")
+    monkeypatch.setenv("ASSETSTREAM_SETTLEMENT_HOLIDAYS", "CAD=2026-11-11")
+    assert load().settlement_rules == settlement_rules("OTHER=3", "USDC=XNYS", "CAD=2026-11-11")
 
 
 def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ from assetstream.models.messages import (
 from assetstream.models.reconciliation import account_of, decided, judge, judge_internal
 from assetstream.models.verdicts import Verdict
 from assetstream.sinks.clickhouse import ClickHouseAway
-from assetstream.streams import metrics
+from assetstream.streams import faults, metrics
 from assetstream.streams.admin import BrokerAway
 from assetstream.streams.batch_writer import partition_of
 from assetstream.streams.settings import Settings
@@ -79,6 +79,8 @@ class Reconciler:
                     "enable.auto.commit": False,
                     "auto.offset.reset": "earliest",
                     "partition.assignment.strategy": "range",
+                    "session.timeout.ms": int(settings.session_timeout_s * 1000),
+                    "heartbeat.interval.ms": int(settings.session_timeout_s * 250),
                     "fetch.message.max.bytes": 2 << 20,
                     "log_level": 0,
                 }
@@ -214,8 +216,11 @@ class Reconciler:
         try:
             for record in outbox.records():
                 self._producer.produce(record.topic, record.value, record.key, record.partition)
+            self._producer.flush(TRANSACTION_S)
+            faults.reach("reconciler.produced")
             self._producer.send_offsets_to_transaction(offsets, self._consumer.consumer_group_metadata(), TRANSACTION_S)
             self._producer.commit_transaction(TRANSACTION_S)
+            faults.reach("reconciler.committed")
         except KafkaException as failure:
             if not failure.args[0].fatal():
                 self._producer.abort_transaction(TRANSACTION_S)

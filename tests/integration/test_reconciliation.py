@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -273,6 +276,21 @@ def test_our_own_accounts_are_held_against_each_other_when_it_starts(desk: Desk)
     with reconciling(desk.settings):
         wait_until(lambda: desk.recorded().get(break_id, ("",))[0] == "RESOLVED", "the break to be resolved", 60)
     assert desk.recorded()[break_id] == ("RESOLVED", 2, "reconciler")
+
+
+@pytest.mark.parametrize("point", ["reconciler.produced", "reconciler.committed"])
+def test_killed_inside_and_after_its_transaction_it_tells_each_change_once(desk: Desk, point: str) -> None:
+    before, name = desk.recorded(), point.partition(".")[2]
+    desk.publish("broker_statements", statement(trade(name, symbol="IBM"), statement_id=name, portfolio_id=name))
+    env = environment(desk.settings) | {"TEST_ASSETSTREAM_FAULT": point}
+    command = [sys.executable, "-m", "assetstream.cli.main", "reconciler", "--metrics-port", "0"]
+    killed = subprocess.run(command, env=env, cwd=desk.folder, capture_output=True, timeout=60)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    break_id = of("MISSING_TRADE", name).replace("*", name)
+    with reconciling(desk.settings):
+        desk.wait(before | {break_id: ("OPEN", 1, f"statement {name} version 1")})
+        wait_until(lambda: desk.running.lag() == 0, "it to take everything", 60)
+    assert desk.recorded().keys() - before.keys() == {break_id}
 
 
 def test_without_a_worker_nothing_is_judged(desk: Desk) -> None:

@@ -47,14 +47,12 @@ from assetstream.models.jsonscan import (
     value,
 )
 from assetstream.models.messages import Rejection, codes, from_micros, parse, time_text, to_micros
-from assetstream.models.outputs import Code
+from assetstream.models.outputs import NO_TIME, Code
 from assetstream.models.records import Records, records_of
 from assetstream.models.siphash import absorb, absorb_text, finish, hash_bytes, start
 from assetstream.models.spans import inline, kernel, load8, window
 from assetstream.models.verdicts import Verdict
 
-#: a time that is null
-NO_TIME = np.iinfo(np.int64).min
 #: an enum that is null
 NO_CODE = 255
 
@@ -815,7 +813,7 @@ def _transaction(data, found, rules, types, statuses, timestamp_ms, max_skew_us,
         return False
     if code == _REVERSAL and value(found, _REVERSES, KIND) == ABSENT:
         return False
-    if code == _CONVERSION and (value(found, _TO_ASSET, KIND) == ABSENT or value(found, _RATE, KIND) == ABSENT):
+    if code == _CONVERSION and value(found, _TO_ASSET, KIND) == ABSENT:
         return False
     if code == _HOLD and value(found, _EXPIRES_AT, KIND) != ABSENT:
         return False

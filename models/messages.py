@@ -480,8 +480,6 @@ class Transaction(Input):
         return self
 
     def unsupported(self) -> str | None:
-        if self.type is TransactionType.CONVERSION and self.rate is None:
-            return "rate: a CONVERSION without one is not booked by this version"
         if self.type is TransactionType.HOLD and self.expires_at is not None:
             return "expires_at: a HOLD that expires is not booked by this version"
         return None
@@ -600,6 +598,10 @@ class AssetTransaction(Message):
     postings: list[Posting]
     occurred_at: Time
     cause: Cause
+    #: of a CONVERSION only, null until it is done; `rate_as_of` is null when the message gave the rate
+    rate: Exact | None = None
+    rate_as_of: Time | None = None
+    spread_bps: Exact | None = None
 
 
 class DeadLetter(Message):

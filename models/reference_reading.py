@@ -430,8 +430,6 @@ def _check_transaction(m: dict[str, Any]) -> None:
     for name in NEEDED.get(kind, ()):
         if not m[name]:
             raise Rejected("invalid", f"{name}: {kind} needs it")
-    if kind == "CONVERSION" and m["rate"] is None:
-        raise Rejected("unsupported", "rate: a CONVERSION without one is not booked by this version")
     if kind == "HOLD" and m["expires_at"] is not None:
         raise Rejected("unsupported", "expires_at: a HOLD that expires is not booked by this version")
 
@@ -440,7 +438,7 @@ def _check_amounts(m: dict[str, Any]) -> None:
     """Reading: what an event takes and what it arrives as, whatever its status, are amounts that need no state."""
     if m["type"] in ("WITHDRAWAL", "TRANSFER", "CONVERSION") and m["amount"] + m["fee"] >= BOUND:
         raise Rejected("out_of_range", "amount: amount + fee of 10^20 or more")
-    if m["type"] == "CONVERSION" and times(m["amount"], m["rate"]) >= BOUND:
+    if m["type"] == "CONVERSION" and m["rate"] is not None and times(m["amount"], m["rate"]) >= BOUND:
         raise Rejected("out_of_range", "rate: amount · rate of 10^20 or more")
 
 

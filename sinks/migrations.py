@@ -428,6 +428,14 @@ FROM
 )
 """
 
+# What a CONVERSION was done at. Rows of before have none, and those whose message gave the rate have no time of it.
+_CONVERSION_RATES = """
+ALTER TABLE {db}.transactions
+    ADD COLUMN IF NOT EXISTS rate Nullable(Decimal(38, 18)) AFTER balance_sequence,
+    ADD COLUMN IF NOT EXISTS rate_as_of Nullable(DateTime64(6, 'UTC')) AFTER rate,
+    ADD COLUMN IF NOT EXISTS spread_bps Nullable(Decimal(38, 18)) AFTER rate_as_of
+"""
+
 MIGRATIONS = (
     Migration(
         1,
@@ -453,6 +461,7 @@ MIGRATIONS = (
         "balances that an event moves beside its own",
         (_BALANCE_CHANGES, _BALANCE_SEQUENCE, _BALANCE_HISTORY, _BALANCES_OF_ALL),
     ),
+    Migration(5, "the rates of conversions", (_CONVERSION_RATES,)),
 )
 VERSION = MIGRATIONS[-1].version
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,12 @@ class Settings(BaseSettings):
     mark_update_ms: int = Field(1000, ge=0, le=3_600_000)
     max_future_skew_s: int = Field(3600, ge=0)
     id_memory: int = Field(1_000_000, ge=1, description="trade and transaction ids remembered per partition")
+    conversion_max_age_s: int = Field(
+        60, ge=0, le=100 * 366 * 86_400, description="a conversion takes no rate of marks that are older"
+    )
+    conversion_spread_bps: Decimal = Field(
+        Decimal(0), ge=0, lt=10_000, decimal_places=14, description="taken off the rate of marks, in basis points"
+    )
     snapshot_s: float = Field(30, ge=0.1, description="time between local snapshots")
 
     dead_letter_run: int = Field(100, ge=0, description="so many dead letters in a row raise an alarm; 0: never")

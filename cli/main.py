@@ -27,6 +27,7 @@ COMMANDS = {
     "alerts": ("alerts", "Follow risk alerts."),
     "sql": ("sql", "Ask ClickHouse."),
     "balance": ("balance", "Say what a user's wallets hold, or held at some time."),
+    "fees": ("fees", "Say what a fee schedule charges for a wallet event."),
     "lag": ("lag", "Say how much each consumer group has still to read."),
     "schemas": ("schemas", "Print the JSON Schema of every topic."),
     "skip": ("skip", "Send a poisonous message, before which its partition halts, to dead_letters."),

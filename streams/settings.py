@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     conversion_spread_bps: Decimal = Field(
         Decimal(0), ge=0, lt=10_000, decimal_places=14, description="taken off the rate of marks, in basis points"
     )
+    fee_schedule: Path | None = Field(None, description="a file that `assetstream fees quote` quotes from")
     snapshot_s: float = Field(30, ge=0.1, description="time between local snapshots")
 
     dead_letter_run: int = Field(100, ge=0, description="so many dead letters in a row raise an alarm; 0: never")

@@ -6,12 +6,14 @@ from assetstream.models.decode import decode_transactions
 from assetstream.models.ledger import apply_transactions
 from assetstream.models.records import Records
 from assetstream.streams import metrics
+from assetstream.streams.precision import precision
 
 
 def take_transactions(partition: AccountPartition, records: Records) -> None:
     """Apply one batch of wallet events to the partition's state."""
     settings = partition.settings
-    batch = decode_transactions(records, settings.max_future_skew_s * 1_000_000)
+    scales = precision(settings.asset_precision)
+    batch = decode_transactions(records, settings.max_future_skew_s * 1_000_000, scales)
     terms = QuoteTerms(settings.conversion_max_age_s, settings.conversion_spread_bps)
     with metrics.CALCULATION.labels("transactions").time():
         result = apply_transactions(partition.store.state, batch, terms)

@@ -16,6 +16,7 @@ from rich.console import Console
 from assetstream.cli.sql import ask
 from assetstream.models.fees import Amount, FeeType, Schedule, ScheduleError, as_json, plain, quote, read_schedule
 from assetstream.models.messages import Symbol, to_micros
+from assetstream.streams.precision import precision
 from assetstream.streams.settings import Settings, load
 
 DAYS = 30
@@ -101,7 +102,7 @@ def _schedule(settings: Settings) -> Schedule:
     if path is None:
         raise ScheduleError("no fee schedule: name one with --schedule or ASSETSTREAM_FEE_SCHEDULE")
     try:
-        return read_schedule(path.read_text(encoding="utf-8"), str(path))
+        return read_schedule(path.read_text(encoding="utf-8"), str(path), precision(settings.asset_precision))
     except (OSError, UnicodeDecodeError) as error:
         raise ScheduleError(f"{path}: can't be read: {error}") from error
 

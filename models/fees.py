@@ -18,11 +18,10 @@ from pydantic_core import PydanticCustomError
 
 from assetstream.models.decimals import DecimalError, to_units
 from assetstream.models.messages import NotNegative, Number, Symbol, Text
+from assetstream.models.precision import MOST, Precision
 
 #: the types that a fee is taken of
 FeeType = Literal["DEPOSIT", "WITHDRAWAL", "TRANSFER", "CONVERSION"]
-#: decimals of an asset that the schedule says nothing of
-MOST_DECIMALS = 18
 #: products of two amounts and their sums have far fewer digits: none of them is rounded
 _EXACT = Context(prec=120, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, Inexact])
 _BPS = Decimal("0.0001")
@@ -113,7 +112,7 @@ class Schedule(_Part):
     """Rules, and how many decimals the fees in an asset have (18, when it isn't named)."""
 
     fee: Annotated[tuple[Rule, ...], Field(min_length=1)]
-    decimals: dict[Symbol, Annotated[int, Field(strict=True, ge=0, le=MOST_DECIMALS)]] = {}
+    decimals: dict[Symbol, Annotated[int, Field(strict=True, ge=0, le=MOST)]] = {}
 
     def name(self, number: int) -> str:
         """A rule as it is spoken of; its number counts from 0."""
@@ -121,7 +120,7 @@ class Schedule(_Part):
 
     def scale(self, asset: str) -> int:
         """The decimals of a fee in an asset."""
-        return self.decimals.get(asset, MOST_DECIMALS)
+        return self.decimals.get(asset, MOST)
 
     @model_validator(mode="after")
     def _is_clear(self) -> Schedule:
@@ -149,8 +148,11 @@ class FeeQuote(NamedTuple):
 # ------------------------------------------------------------------------------------------------------------- reading
 
 
-def read_schedule(text: str, name: str) -> Schedule:
-    """The schedule of a TOML file, or of a JSON one when its `name` ends so. Raises ScheduleError."""
+def read_schedule(text: str, name: str, precision: Precision | None = None) -> Schedule:
+    """The schedule of a TOML file, or of a JSON one when its `name` ends so. Raises ScheduleError.
+
+    precision: decimals of assets that it says nothing of.
+    """
     try:
         if name.endswith(".json"):
             found = json.loads(text, parse_float=Number, parse_constant=Number)
@@ -158,6 +160,8 @@ def read_schedule(text: str, name: str) -> Schedule:
             found = tomllib.loads(text, parse_float=Number)
         if not isinstance(found, dict):
             raise ScheduleError(f"{name}: not an object with `fee`, a list of rules")
+        if precision and isinstance(found.get("decimals", {}), dict):
+            found["decimals"] = {**precision, **found.get("decimals", {})}
         return Schedule.model_validate(found)
     except ValidationError as error:
         raise ScheduleError(f"{name}: {_first(error)}") from error

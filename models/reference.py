@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -165,6 +165,7 @@ class Reference:
     judging    portfolios are valued and judged message by message; else when `value_all` is called, without alerts
     conversion_max_age_s, conversion_spread_bps
                of conversions that give no rate: how old marks may be (s), and what is taken off (in units of 10^-18)
+    decimals   of assets: amounts of `transactions` that are finer are invalid; None: 18, whatever the asset
     """
 
     def __init__(
@@ -175,11 +176,13 @@ class Reference:
         judging: bool = True,
         conversion_max_age_s: int = 60,
         conversion_spread_bps: int = 0,
+        decimals: Mapping[str, int] | None = None,
     ) -> None:
         self.base_currency = base_currency
         self.max_future_skew_s = max_future_skew_s
         self.id_memory = id_memory
         self.judging = judging
+        self.decimals = decimals
         self.conversion_max_age_s = conversion_max_age_s
         self.conversion_spread_bps = conversion_spread_bps
         self.timestamp_ms = 0  # of the record that was taken last
@@ -223,7 +226,7 @@ class Reference:
         source = Source(topic, partition, offset)
         self.timestamp_ms = timestamp_ms
         try:
-            message = read(topic, timestamp_ms, self.max_future_skew_s, key, value)
+            message = read(topic, timestamp_ms, self.max_future_skew_s, key, value, self.decimals)
             result = getattr(self, f"_{topic}")(message, source)
         except Rejected as rejected:
             result = rejected.reason

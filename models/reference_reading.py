@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from hashlib import blake2b
@@ -383,7 +383,12 @@ def parse(value: bytes | None) -> dict[str, Any]:
 
 
 def read(
-    topic: str, timestamp_ms: int, max_future_skew_s: int, key: bytes | None, value: bytes | None
+    topic: str,
+    timestamp_ms: int,
+    max_future_skew_s: int,
+    key: bytes | None,
+    value: bytes | None,
+    decimals: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """The known fields of a message, decimals in units, times in microseconds; raises Rejected.
 
@@ -406,6 +411,8 @@ def read(
     if message[own_time] > timestamp_ms * 1000 + max_future_skew_s * SECOND:
         raise Rejected("invalid", f"{own_time}: in the future")
     if topic == "transactions":
+        if decimals is not None:
+            _check_decimals(message, decimals)
         _check_transaction(message)
     for name, given in message.items():
         if isinstance(given, (Decimal, dict)):
@@ -418,6 +425,17 @@ def read(
     if key != identity.encode():
         raise Rejected("key_mismatch", "key: not that of the message")
     return message
+
+
+def _check_decimals(m: dict[str, Any], decimals: Mapping[str, int]) -> None:
+    """Reading: what gives back or lets go isn't held up. An asset that isn't named has 18, as everything."""
+    scale = decimals.get(m["asset"], 18)
+    if scale == 18 or m["type"] == "REVERSAL" or m["status"] in ("FAILED", "CANCELLED"):
+        return
+    for name in ("amount", "fee"):
+        numerator, denominator = m[name].as_integer_ratio()
+        if numerator * 10**scale % denominator:
+            raise Rejected("invalid", f"{name}: {m['asset']} has {scale} decimals")
 
 
 def _check_transaction(m: dict[str, Any]) -> None:

@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     conversion_spread_bps: Decimal = Field(
         Decimal(0), ge=0, lt=10_000, decimal_places=14, description="taken off the rate of marks, in basis points"
     )
+    asset_precision: str = Field(
+        "off", min_length=1, description="`iso4217`, or a file asset → decimals: amounts that are finer are invalid"
+    )
     fee_schedule: Path | None = Field(None, description="a file that `assetstream fees quote` quotes from")
     snapshot_s: float = Field(30, ge=0.1, description="time between local snapshots")
 

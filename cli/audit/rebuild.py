@@ -35,6 +35,7 @@ from assetstream.models.reference import (
 from assetstream.sinks.schema import TABLES
 from assetstream.streams import topics
 from assetstream.streams.batch_writer import partition_of
+from assetstream.streams.precision import precision
 from assetstream.streams.reading import Place, read
 from assetstream.streams.settings import Settings
 
@@ -83,7 +84,11 @@ class Against:
     def reference(self) -> Reference:
         """A model before its first message, that leaves valuations for the end."""
         made = Reference(
-            self.settings.base_currency, self.settings.max_future_skew_s, self.settings.id_memory, judging=False
+            self.settings.base_currency,
+            self.settings.max_future_skew_s,
+            self.settings.id_memory,
+            judging=False,
+            decimals=precision(self.settings.asset_precision),
         )
         made.quote = lambda m, source: self.rates.quote(m, source, made.timestamp_ms)
         return made

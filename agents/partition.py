@@ -203,7 +203,7 @@ class AccountPartition(Partition):
 
     def ticked(self, now_ms: int, found_something: bool) -> None:
         """A tick was taken: another one may be written."""
-        self.next_tick_ms = now_ms if found_something else now_ms + TICK_PAUSE_MS
+        self.next_tick_ms = 0 if found_something else now_ms + TICK_PAUSE_MS
 
     def _tick(self, now_ms: int, clock_ms: int) -> int | None:
         at = self.tick_due(now_ms, clock_ms)

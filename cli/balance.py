@@ -14,26 +14,10 @@ from assetstream.cli.sql import UNBOUNDED, ask, table
 from assetstream.models.messages import parse_time, to_micros
 from assetstream.streams.settings import load
 
-#: what each row of a balance changed, added up over the rows whose time is not later. In the order they were booked,
-#: not in that of their times, each row says what there was after it: so one row alone can't tell a time's balance.
 QUERY = """
-SELECT wallet_id, asset, sum(total_change) AS total, sum(available_change) AS available, sum(locked_change) AS locked,
-    max(occurred_at) AS last_transaction_at
-FROM
-(
-    SELECT wallet_id, asset, occurred_at,
-        total - lagInFrame(total) OVER booked AS total_change,
-        available - lagInFrame(available) OVER booked AS available_change,
-        locked - lagInFrame(locked) OVER booked AS locked_change
-    FROM balance_history
-    WHERE user_id = {user:String} AND ({wallet:String} = '' OR wallet_id = {wallet:String})
-    WINDOW booked AS (
-        PARTITION BY wallet_id, asset ORDER BY sequence, source_partition, source_offset
-        ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
-    )
-)
-WHERE occurred_at <= fromUnixTimestamp64Micro({at:Int64})
-GROUP BY wallet_id, asset
+SELECT wallet_id, asset, total, available, locked, last_transaction_at
+FROM balances_at(at = fromUnixTimestamp64Micro({at:Int64}))
+WHERE user_id = {user:String} AND ({wallet:String} = '' OR wallet_id = {wallet:String})
 ORDER BY wallet_id, asset
 SETTINGS date_time_output_format = 'iso'
 """
@@ -41,7 +25,8 @@ SETTINGS date_time_output_format = 'iso'
 EVER = to_micros(parse_time("2299-12-31T23:59:59.999999Z"))
 
 
-def _time(text: str) -> datetime:
+def time_of(text: str) -> datetime:
+    """The time that an option names. Raises BadParameter."""
     try:
         return parse_time(text)
     except ValueError as error:
@@ -51,7 +36,7 @@ def _time(text: str) -> datetime:
 def balance(
     user: Annotated[str, typer.Argument(help="The user_id.", metavar="USER")],
     at: Annotated[
-        datetime | None, typer.Option(parser=_time, metavar="TIME", help="As of this time, with an offset.")
+        datetime | None, typer.Option(parser=time_of, metavar="TIME", help="As of this time, with an offset.")
     ] = None,
     wallet: Annotated[str, typer.Option(metavar="WALLET", help="Only this wallet_id.", show_default=False)] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,

@@ -15,10 +15,12 @@ from rich.table import Table
 from assetstream.cli.alerts import reader
 from assetstream.streams.admin import TIMEOUT_S, Admin, TopicMismatch
 from assetstream.streams.settings import Settings, load
-from assetstream.streams.topics import ANALYTICS, INPUTS
+from assetstream.streams.topics import ANALYTICS, AUDITED, INPUTS, RECONCILED
 
-#: what reads what; agents come first: what they have committed is on analytics by the time that is looked at
-GROUPS = (("agents", INPUTS), ("sinks", (ANALYTICS,)))
+#: what reads what; sinks come after those whose commits are on analytics by the time that is looked at
+GROUPS = (("agents", INPUTS), ("reconciler", RECONCILED), ("sinks", (ANALYTICS,)), ("notary", AUDITED))
+#: of these only what they have begun with: nobody need run them
+OPTIONAL = ("notary",)
 
 #: up to this many offsets behind, records are counted; beyond, offsets are
 COUNTED = 2_000
@@ -73,7 +75,7 @@ def lag(as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")]
 def lags(settings: Settings) -> list[Lag]:
     """The lag of every group, topic and partition, in that order.
 
-    Looked at so that it errs to the larger side: the committed offsets before the ends, agents before sinks.
+    Looked at so that it errs to the larger side: the committed offsets before the ends, sinks last.
     Raises BrokerAway, and TopicMismatch when a topic is missing.
     """
     admin, found = Admin(settings), []
@@ -83,19 +85,26 @@ def lags(settings: Settings) -> list[Lag]:
         if missing := [topic for topic in names if topic not in counts]:
             raise TopicMismatch([f'topic {topic} is missing: run "assetstream init"' for topic in missing])
         partitions = [(topic, p) for topic in names for p in range(counts[topic])]
-        found += _of_group(settings, admin, settings.group(name), partitions)
+        found += _of_group(settings, admin, settings.group(name), partitions, name in OPTIONAL)
     return found
 
 
-def _of_group(settings: Settings, admin: Admin, group: str, partitions: list[tuple[str, int]]) -> list[Lag]:
+def _of_group(
+    settings: Settings, admin: Admin, group: str, partitions: list[tuple[str, int]], is_optional: bool
+) -> list[Lag]:
     found = committed(settings, group, partitions)
+    if is_optional:
+        found = {each: offset for each, offset in found.items() if offset >= 0}
+        partitions = list(found)
+    if not partitions:
+        return []
     starts = admin.offsets(partitions, OffsetSpec.earliest())
     stable = admin.offsets(partitions, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
     ends = admin.offsets(partitions, OffsetSpec.latest())
     at = {each: offset if offset >= 0 else starts[each] for each, offset in found.items()}
-    readable = _readable(settings, {e: (max(at[e], starts[e]), stable[e]) for e in partitions})
+    unread = readable(settings, {e: (max(at[e], starts[e]), stable[e]) for e in partitions})
     return [
-        Lag(group, *each, ends[each], at[each], readable[each] + ends[each] - max(stable[each], at[each]))
+        Lag(group, *each, ends[each], at[each], unread[each] + ends[each] - max(stable[each], at[each]))
         for each in partitions
     ]
 
@@ -121,7 +130,7 @@ def committed(settings: Settings, group: str, partitions: list[tuple[str, int]])
         consumer.close()
 
 
-def _readable(settings: Settings, ranges: dict[tuple[str, int], tuple[int, int]]) -> dict[tuple[str, int], int]:
+def readable(settings: Settings, ranges: dict[tuple[str, int], tuple[int, int]]) -> dict[tuple[str, int], int]:
     """Committed data records in each partition's range of offsets: counted by a reader, see COUNTED.
 
     A range that could not be looked at in time counts as long as it is.

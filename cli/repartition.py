@@ -142,7 +142,7 @@ class Repartition:
             raise TopicMismatch(wrong)
 
     def _check_at_rest(self, then: str = "") -> None:
-        groups = [self.before.group("agents"), self.before.group("sinks")]
+        groups = [self.before.group(name) for name in ("agents", "sinks", "reconciler")]
         with self._admin.answering():
             listed = self._admin.client.list_consumer_groups(request_timeout=TIMEOUT_S).result()
         if listed.errors:

@@ -21,7 +21,7 @@ from assetstream.streams import operations
 from assetstream.streams.admin import Admin, TopicMismatch
 from assetstream.streams.reading import read_to_end
 from assetstream.streams.settings import Settings, load
-from assetstream.streams.topics import INPUTS, OPERATIONS
+from assetstream.streams.topics import INPUTS, OPERATIONS, RECONCILED
 
 #: letters per transaction
 BATCH = 500
@@ -97,7 +97,7 @@ def replay_dead_letters(
     if repaired is None and not (topic or reason or ids or everything):
         raise typer.BadParameter("say which: --topic, --reason, --id, --all, or --repaired FILE")
     settings = load()
-    _known("--topic", topic, INPUTS)
+    _known("--topic", topic, (*INPUTS, *RECONCILED))
     _known("--reason", reason, [verdict.reason for verdict in Verdict if verdict.is_rejection])
     repairs = _repairs(repaired) if repaired is not None else {}
     chosen = _choose(settings, topic, reason, set(ids or ()) | repairs.keys())
@@ -124,7 +124,7 @@ def _known(option: str, given: list[str] | None, known: Any) -> None:
 
 def _choose(settings: Settings, topics: list[str] | None, reasons: list[str] | None, ids: set[str]) -> list[Letter]:
     """The dead letters that are meant, in the order of the topics they came from."""
-    wanted = {settings.topic(name) for name in topics or INPUTS}
+    wanted = {settings.topic(name) for name in topics or (*INPUTS, *RECONCILED)}
     allowed = set(reasons) if reasons else None
     found = []
     for letter in _letters(settings):

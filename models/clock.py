@@ -1,8 +1,8 @@
 """Time, as messages: what is due by the Kafka timestamp of a tick of the clock happens when the tick is taken.
 
-A tick is a record of the topic `clock`. The worker that owns a partition writes one when something on its agenda is
-due, in its checkpoint's transaction, and takes it like any input. So whoever takes the log again judges the same, and
-what happened has a cause. What a tick says is for people to read: only its timestamp, the broker's, counts.
+A tick is a record of the topic `clock`. The owner of a partition writes one when something on its agenda is due,
+in its checkpoint's transaction, and takes it like any input. So whoever takes the log again judges the same, and what
+happened has a cause. What a tick says is for people to read: only its timestamp, which is the broker's, counts.
 
 A hold expires: the lock goes, the outcome is CANCELLED with EXPIRED. A trade settles: what it brought is unlocked.
 """

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode, b64encode
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,6 +19,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn
 
 import numpy as np
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -34,6 +37,7 @@ from pydantic_core import PydanticCustomError
 
 from assetstream.models.decimals import DecimalError, from_units, is_decimal, to_units
 from assetstream.models.jsonscan import deeper_than
+from assetstream.models.precision import MOST, Precision
 from assetstream.models.verdicts import Verdict
 
 MAX_DEPTH = 64
@@ -130,6 +134,27 @@ class OutcomeCode(Coded):
     EXPIRED = "EXPIRED"
     NOT_ALLOWED = "NOT_ALLOWED"
     NO_RATE = "NO_RATE"
+
+
+class BreakType(Coded):
+    """How a broker and we, or two accounts of our own, may differ."""
+
+    MISSING_TRADE = "MISSING_TRADE"  # the broker states it, we don't have it
+    UNKNOWN_TRADE = "UNKNOWN_TRADE"  # we have it, the broker doesn't state it
+    QUANTITY_MISMATCH = "QUANTITY_MISMATCH"
+    PRICE_MISMATCH = "PRICE_MISMATCH"
+    FEE_MISMATCH = "FEE_MISMATCH"
+    BALANCE_MISMATCH = "BALANCE_MISMATCH"
+    POSITION_MISMATCH = "POSITION_MISMATCH"
+    INTERNAL_BALANCE = "INTERNAL_BALANCE"  # the postings to a balance, and the balance
+    INTERNAL_POSITION = "INTERNAL_POSITION"  # the fills of a position, and its quantity
+    INTERNAL_POSTINGS = "INTERNAL_POSTINGS"  # the postings of a transaction, and zero
+
+
+class BreakStatus(Coded):
+    OPEN = "OPEN"
+    EXPLAINED = "EXPLAINED"
+    RESOLVED = "RESOLVED"
 
 
 def codes(names: type[Coded]) -> tuple[str, ...]:
@@ -268,6 +293,12 @@ def _version(value: Any) -> int:
     return value
 
 
+def _decided(status: BreakStatus) -> BreakStatus:
+    if status is BreakStatus.OPEN:
+        raise _invalid("must be EXPLAINED or RESOLVED")
+    return status
+
+
 def _without_nulls(value: Any) -> Any:
     return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
@@ -292,6 +323,12 @@ def _units_text(value: Decimal) -> str:
     return from_units(to_units(value))
 
 
+def _plain(value: Decimal) -> str:
+    text = f"{value:f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text in ("-0", "") else text
+
+
 _DECIMAL_TEXT = PlainSerializer(_units_text, return_type=str, when_used="json")
 _TIME_TEXT = PlainSerializer(time_text, return_type=str, when_used="json")
 
@@ -301,6 +338,10 @@ Text = Annotated[str, StringConstraints(strict=True, max_length=1024)]
 Exact = Annotated[Decimal, PlainValidator(_decimal), _DECIMAL_TEXT, _DECIMAL_SCHEMA]
 Positive = Annotated[Decimal, PlainValidator(_positive), _DECIMAL_TEXT, _DECIMAL_SCHEMA]
 NotNegative = Annotated[Decimal, PlainValidator(_not_negative), _DECIMAL_TEXT, _DECIMAL_SCHEMA]
+#: what decimals add up to: it may be out of their range
+Amount = Annotated[
+    Decimal, PlainValidator(_decimal), PlainSerializer(_plain, return_type=str, when_used="json"), _DECIMAL_SCHEMA
+]
 #: a time that may lie ahead, and one that may not lie further after the record's Kafka timestamp than the skew
 Time = Annotated[datetime, PlainValidator(_time), _TIME_TEXT, _TIME_SCHEMA]
 PastTime = Annotated[datetime, PlainValidator(_past), _TIME_TEXT, _TIME_SCHEMA]
@@ -343,8 +384,8 @@ class Input(Message):
                 return f"{_shown(name)}: {error}, got {_excerpt(value)}"
         return None
 
-    def unsupported(self) -> str | None:
-        """Why this version doesn't book the message; None when it does."""
+    def too_fine(self, precision: Precision) -> str | None:
+        """The field whose amount has more decimals than its asset; None when there is none."""
         return None
 
     def _decimals(self) -> Iterator[tuple[str, Decimal]]:
@@ -486,9 +527,15 @@ class Transaction(Input):
                 raise _invalid(f"{name}: a {self.type} needs it")
         return self
 
-    def unsupported(self) -> str | None:
-        if self.type is TransactionType.CONVERSION and self.rate is None:
-            return "rate: a CONVERSION without one is not booked by this version"
+    def too_fine(self, precision: Precision) -> str | None:
+        # what only gives back, or lets go, isn't held up: it may be of a time when nobody asked
+        lets_go = self.status in (TransactionStatus.FAILED, TransactionStatus.CANCELLED)
+        scale = precision.get(self.asset, MOST)
+        if scale >= MOST or lets_go or self.type is TransactionType.REVERSAL:
+            return None
+        for name, value in (("amount", self.amount), ("fee", self.fee)):
+            if _places(value) > scale:
+                return f"{name}: {self.asset} has {scale} decimals, got {_excerpt(value)}"
         return None
 
 
@@ -518,6 +565,83 @@ class Tick(Message):
     """Internal: the partition's earliest due time has come. What counts is the record's Kafka timestamp."""
 
     due: Time
+
+
+class StatedTrade(Input):
+    """A trade as a broker states it. An absent `fee` or `currency` is not compared."""
+
+    trade_id: Id
+    symbol: Symbol
+    side: Side
+    quantity: Positive
+    price: Positive
+    executed_at: Time
+    fee: Exact | None = None
+    currency: Symbol | None = None
+
+
+class StatedPosition(Input):
+    """What a broker says is held of a symbol; negative is short."""
+
+    symbol: Symbol
+    quantity: Exact
+
+
+class StatedBalance(Input):
+    """What a broker says a wallet of ours holds of an asset."""
+
+    wallet_id: Id
+    asset: Symbol
+    total: Exact
+
+
+class BrokerStatement(Input):
+    """What a broker says of a user's account: all trades of period_start ≤ time < period_end, positions and balances
+    at its end. What is absent is not judged; `trades: []` says that there was none.
+    """
+
+    statement_id: Id
+    broker: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=1024)]
+    user_id: Id
+    period_start: Time
+    period_end: PastTime
+    portfolio_id: Id | None = None
+    version: Version = 1
+    trades: list[StatedTrade] | None = None
+    positions: list[StatedPosition] | None = None
+    positions_complete: StrictBool = False
+    balances: list[StatedBalance] | None = None
+
+    @model_validator(mode="after")
+    def _says_it_once(self) -> BrokerStatement:
+        if self.period_start >= self.period_end:
+            raise _invalid("period_end: must be after period_start")
+        for trade in self.trades or ():
+            if not self.period_start <= trade.executed_at < self.period_end:
+                raise _invalid(f"trades: {trade.trade_id} is not of the period")
+        for name, ids in (
+            ("trades", [trade.trade_id for trade in self.trades or ()]),
+            ("positions", [position.symbol for position in self.positions or ()]),
+            ("balances", [f"{balance.wallet_id}/{balance.asset}" for balance in self.balances or ()]),
+        ):
+            if twice := next((each for each, n in Counter(ids).items() if n > 1), None):
+                raise _invalid(f"{name}: {twice} is there twice")
+        return self
+
+    def _decimals(self) -> Iterator[tuple[str, Decimal]]:
+        for name in ("trades", "positions", "balances"):
+            for i, each in enumerate(getattr(self, name) or ()):
+                yield from ((f"{name}.{i}.{field}", value) for field, value in each._decimals())
+
+
+class BreakDecision(Input):
+    """What somebody says of a break: EXPLAINED, the difference is known and stays; RESOLVED, it is gone."""
+
+    break_id: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=4096)]
+    user_id: Id
+    status: Annotated[BreakStatus, AfterValidator(_decided)]
+    by: Annotated[Text, StringConstraints(min_length=1)]
+    reason: Annotated[Text, StringConstraints(min_length=1)]
 
 
 class Cause(Message):
@@ -611,6 +735,38 @@ class AssetTransaction(Message):
     postings: list[Posting]
     occurred_at: Time
     cause: Cause
+    #: of a CONVERSION only, null until it is done; `rate_as_of` is null when the message gave the rate
+    rate: Exact | None = None
+    rate_as_of: Time | None = None
+    spread_bps: Exact | None = None
+
+
+class ReconciliationBreak(Message):
+    """A difference between a statement and us, as it stands after its `sequence`-th change; difference: statement −
+    ours, what one side lacks counting as 0. Of the INTERNAL types `statement_value` is what the entries add up to.
+    """
+
+    break_id: str
+    sequence: int
+    type: BreakType
+    status: BreakStatus
+    broker: str | None
+    user_id: str
+    portfolio_id: str | None
+    subject: str
+    statement_value: Amount | None
+    our_value: Amount | None
+    difference: Amount
+    statement_trade: StatedTrade | None
+    our_trade: StatedTrade | None
+    about: Time
+    statement_id: str | None
+    statement_version: int | None
+    opened_at: Time
+    changed_at: Time
+    decided_by: str
+    reason: str | None
+    cause: Cause | None
 
 
 class DeadLetter(Message):
@@ -627,6 +783,41 @@ class DeadLetter(Message):
     rejected_at: Time
 
 
+def _base64(value: Any) -> bytes:
+    try:
+        return value if isinstance(value, bytes) else b64decode(value, validate=True)
+    except (TypeError, ValueError):
+        raise _invalid("is no base64") from None
+
+
+#: bytes, as JSON in base64
+Base64 = Annotated[
+    bytes,
+    PlainValidator(_base64),
+    PlainSerializer(lambda value: b64encode(value).decode(), when_used="json"),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+]
+
+
+class AuditHead(Message):
+    """What the notary says of one partition of a log: so many records up to here, under this root.
+
+    models/audit_heads.py has what the hashes and the signature are of; newest_ms: −1 without records.
+    """
+
+    topic: str
+    partition: int = Field(ge=0)
+    size: int = Field(ge=0)
+    first_offset: int = Field(ge=0)
+    next_offset: int = Field(ge=0)
+    newest_ms: int
+    root: Base64
+    frontier: list[Base64]
+    previous: Base64 | None
+    recorded_at: Time
+    signature: Base64 | None
+
+
 #: topic → model of its messages
 SCHEMAS: dict[str, type[Message]] = {
     "trades": Trade,
@@ -640,6 +831,10 @@ SCHEMAS: dict[str, type[Message]] = {
     "risk_alerts": RiskAlert,
     "asset_transactions": AssetTransaction,
     "dead_letters": DeadLetter,
+    "audit_heads": AuditHead,
+    "broker_statements": BrokerStatement,
+    "break_decisions": BreakDecision,
+    "reconciliation_breaks": ReconciliationBreak,
 }
 
 # --------------------------------------------------------------------------------------------- strict parsing
@@ -663,6 +858,8 @@ INPUTS: dict[str, type[Input]] = {
     "risk_limits": RiskLimits,
     "prices": Price,
     "transfers": Transfer,
+    "broker_statements": BrokerStatement,
+    "break_decisions": BreakDecision,
 }
 
 _decoder = json.JSONDecoder(parse_float=Number, parse_int=Number, parse_constant=_no_constant)
@@ -709,11 +906,14 @@ def _refuse_surrogates(found: Any) -> None:
             _refuse_surrogates(value)
 
 
-def parse(kind: str, value: bytes | None, timestamp_ms: int, max_skew_us: int) -> Input | Rejection:
+def parse(
+    kind: str, value: bytes | None, timestamp_ms: int, max_skew_us: int, precision: Precision | None = None
+) -> Input | Rejection:
     """The message of topic `kind` (without prefix), or why it is refused, by the first reason that applies.
 
     `timestamp_ms` is the record's Kafka timestamp; a time more than `max_skew_us` after it is invalid (not so
-    `expires_at`, which is meant to lie ahead). One broken rule beats any number out of range.
+    `expires_at`, which is meant to lie ahead). One broken rule beats any number out of range. With a `precision`, an
+    amount that has more decimals than its asset is invalid too.
     """
     found = load(value)
     if isinstance(found, Rejection):
@@ -722,8 +922,8 @@ def parse(kind: str, value: bytes | None, timestamp_ms: int, max_skew_us: int) -
         message = INPUTS[kind].model_validate(found, context=Judging(timestamp_ms, max_skew_us))
     except ValidationError as error:
         return Rejection(Verdict.INVALID, _detail(error))
-    if why := message.unsupported():
-        return Rejection(Verdict.UNSUPPORTED, why)
+    if precision is not None and (why := message.too_fine(precision)):
+        return Rejection(Verdict.INVALID, why[:MAX_DETAIL])
     if why := message.beyond_range():
         return Rejection(Verdict.OUT_OF_RANGE, why[:MAX_DETAIL])
     return message
@@ -745,6 +945,14 @@ def _detail(error: ValidationError) -> str:
         if room <= 0:
             break
     return "; ".join(parts)[:MAX_DETAIL]
+
+
+def _places(value: Decimal) -> int:
+    """Its decimals, zeros at their end not counted."""
+    _, digits, exponent = value.as_tuple()
+    assert isinstance(exponent, int)
+    zeros = next((n for n, digit in enumerate(reversed(digits)) if digit), len(digits))
+    return 0 if value == 0 else max(0, -exponent - zeros)
 
 
 def _shown(name: str) -> str:

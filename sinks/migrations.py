@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from clickhouse_connect.driver.client import Client
 
+from assetstream.sinks import analysts
 from assetstream.sinks.schema import TABLES
 from assetstream.streams.settings import Settings
 
@@ -477,6 +478,74 @@ ALTER TABLE {db}.settlements
     ADD COLUMN IF NOT EXISTS settles_at DateTime64(6, 'UTC') AFTER fee
 """
 
+_BROKER_STATEMENTS = f"""
+CREATE TABLE IF NOT EXISTS {{db}}.broker_statements
+(
+    statement_id String,
+    version Int64,
+    broker String,
+    user_id String,
+    portfolio_id Nullable(String),
+    period_start DateTime64(6, 'UTC'),
+    period_end DateTime64(6, 'UTC'),
+    trades Nullable(Int32),
+    positions Nullable(Int32),
+    balances Nullable(Int32),
+    breaks Int32,
+    digest String,
+    judged_at DateTime64(6, 'UTC'),
+    {_SOURCE}
+)
+ENGINE = MergeTree ORDER BY (user_id, broker, period_end, source_offset) {_SETTINGS}
+"""
+
+# The two sides and their difference may be sums, so they are wider than what is summed.
+_RECONCILIATION_BREAKS = f"""
+CREATE TABLE IF NOT EXISTS {{db}}.reconciliation_breaks
+(
+    break_id String,
+    sequence Int64,
+    type LowCardinality(String),
+    status LowCardinality(String),
+    broker Nullable(String),
+    user_id String,
+    portfolio_id Nullable(String),
+    subject String,
+    statement_value Nullable(Decimal(76, 18)),
+    our_value Nullable(Decimal(76, 18)),
+    difference Decimal(76, 18),
+    statement_trade Nullable(String),
+    our_trade Nullable(String),
+    about DateTime64(6, 'UTC'),
+    statement_id Nullable(String),
+    statement_version Nullable(Int64),
+    opened_at DateTime64(6, 'UTC'),
+    changed_at DateTime64(6, 'UTC'),
+    decided_by String,
+    reason Nullable(String),
+    {_SOURCE}
+)
+ENGINE = MergeTree ORDER BY (user_id, break_id, sequence) {_SETTINGS}
+"""
+
+_BREAKS = """
+CREATE OR REPLACE VIEW {db}.breaks AS
+SELECT
+    break_id, sequence, type, status, broker, user_id, portfolio_id, subject, statement_value, our_value, difference,
+    statement_trade, our_trade, about, statement_id, statement_version, opened_at, changed_at, decided_by, reason
+FROM {db}.reconciliation_breaks
+ORDER BY sequence DESC
+LIMIT 1 BY user_id, break_id
+"""
+
+# What a CONVERSION was done at. Rows of before have none, and those whose message gave the rate have no time of it.
+_CONVERSION_RATES = """
+ALTER TABLE {db}.transactions
+    ADD COLUMN IF NOT EXISTS rate Nullable(Decimal(38, 18)) AFTER balance_sequence,
+    ADD COLUMN IF NOT EXISTS rate_as_of Nullable(DateTime64(6, 'UTC')) AFTER rate,
+    ADD COLUMN IF NOT EXISTS spread_bps Nullable(Decimal(38, 18)) AFTER rate_as_of
+"""
+
 MIGRATIONS = (
     Migration(
         1,
@@ -503,6 +572,13 @@ MIGRATIONS = (
         "balances that messages of several topics move",
         (_BALANCE_SEQUENCE, _OUTCOME_SEQUENCE, _NUMBERED_HISTORY, _NUMBERED_BALANCES),
     ),
+    Migration(5, "the rates of conversions", (_CONVERSION_RATES,)),
+    Migration(
+        6,
+        "what brokers state, and where they and we differ",
+        (_BROKER_STATEMENTS, _RECONCILIATION_BREAKS, _BREAKS),
+    ),
+    Migration(8, "views for analysts, and gains lot by lot", analysts.ALL),
     Migration(9, "what settles, and when", (_SETTLED_TRADES,)),
 )
 VERSION = MIGRATIONS[-1].version

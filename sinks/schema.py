@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 DECIMAL = "Decimal(38, 18)"
+#: what decimals add up to
+SUM = "Decimal(76, 18)"
 TIME = "DateTime64(6, 'UTC')"
 WORD = "LowCardinality(String)"
 
@@ -19,6 +21,7 @@ _ARROW: dict[str, pa.DataType] = {
     "String": pa.utf8(),
     WORD: pa.utf8(),
     DECIMAL: pa.decimal128(38, 18),
+    SUM: pa.decimal256(76, 18),
     TIME: pa.timestamp("us", "UTC"),
     "Bool": pa.bool_(),
     "Int32": pa.int32(),
@@ -156,6 +159,9 @@ _TABLES = (
             "balance_available": DECIMAL,
             "balance_locked": DECIMAL,
             "balance_sequence": "Int64",
+            "rate": nullable(DECIMAL),
+            "rate_as_of": nullable(TIME),
+            "spread_bps": nullable(DECIMAL),
             "occurred_at": TIME,
             **SOURCE,
         },
@@ -230,7 +236,66 @@ _TABLES = (
         },
         time="rejected_at",
     ),
+    Table(
+        "broker_statements",
+        {
+            "statement_id": "String",
+            "version": "Int64",
+            "broker": "String",
+            "user_id": "String",
+            "portfolio_id": nullable("String"),
+            "period_start": TIME,
+            "period_end": TIME,
+            "trades": nullable("Int32"),
+            "positions": nullable("Int32"),
+            "balances": nullable("Int32"),
+            "breaks": "Int32",
+            "digest": "String",
+            "judged_at": TIME,
+            **SOURCE,
+        },
+        time="judged_at",
+    ),
+    Table(
+        "reconciliation_breaks",
+        {
+            "break_id": "String",
+            "sequence": "Int64",
+            "type": WORD,
+            "status": WORD,
+            "broker": nullable("String"),
+            "user_id": "String",
+            "portfolio_id": nullable("String"),
+            "subject": "String",
+            "statement_value": nullable(SUM),
+            "our_value": nullable(SUM),
+            "difference": SUM,
+            "statement_trade": nullable("String"),
+            "our_trade": nullable("String"),
+            "about": TIME,
+            "statement_id": nullable("String"),
+            "statement_version": nullable("Int64"),
+            "opened_at": TIME,
+            "changed_at": TIME,
+            "decided_by": "String",
+            "reason": nullable("String"),
+            **SOURCE,
+        },
+        time="changed_at",
+    ),
 )
 
 TABLES: dict[str, Table] = {table.name: table for table in _TABLES}
-VIEWS = ("positions", "portfolios", "balances", "balance_history", "open_alerts")
+VIEWS = (
+    "positions",
+    "portfolios",
+    "balances",
+    "balance_history",
+    "open_alerts",
+    "breaks",
+    "trial_balance",
+    "balance_movements",
+    "lot_gains",
+)
+#: views that are asked with a time: `balances_at(at = '2026-03-02 09:00:00')`
+VIEWS_AT = ("balances_at", "positions_at")

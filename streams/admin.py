@@ -227,7 +227,7 @@ def _structural(spec: TopicSpec, actual: Actual) -> Iterator[str]:
         )
     for name in STRUCTURE:
         wanted = spec.config.get(name, config[name])
-        if config[name] != wanted:
+        if config[name] not in (wanted, spec.earlier.get(name)):
             yield (
                 f"topic {spec.name} has {name}={config[name]}, should have {wanted}: "
                 f'set it with kafka-configs, or delete the topic with its data and run "assetstream init"'
@@ -242,7 +242,7 @@ def _structural(spec: TopicSpec, actual: Actual) -> Iterator[str]:
 
 def _adjustable(spec: TopicSpec, actual: Actual) -> dict[str, str]:
     """Retention and tuning that differ from the settings, as they should be."""
-    fixed = (*STRUCTURE, "max.message.bytes")
+    fixed = {*STRUCTURE, "max.message.bytes"} - spec.earlier.keys()
     return {name: v for name, v in spec.config.items() if name not in fixed and actual[1].get(name) != v}
 
 

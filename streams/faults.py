@@ -28,6 +28,8 @@ POINTS = (
     "snapshot.written",
     "sink.announced",
     "sink.inserted",
+    "reconciler.produced",
+    "reconciler.committed",
     "repartition.restored",
     "repartition.topic",
     "repartition.raised",

@@ -48,6 +48,11 @@ TRANSACTION_FAILURES = Counter("transaction_failures_total", "Wallet events refu
 #: Positions, portfolios and remembered ids held in memory by this worker.
 STATE_ROWS = Gauge("state_rows", "Rows of partition state in memory", ["table"])
 
+# -- what was reconciled ------------------------------------------------------------------------------------------
+
+#: Breaks that became OPEN: a difference between a broker's statement and us, or between accounts of our own.
+BREAKS = Counter("balance_reconciliation_errors_total", "Breaks that were opened", ["type"])
+
 # -- what was made durable ----------------------------------------------------------------------------------------
 
 #: One checkpoint: from the first produced record to the commit.

@@ -1,4 +1,4 @@
-"""What operators did to the stream, on the record: the compacted topic `operations`, one record per deed.
+"""What operators did to the stream, on the record: the topic `operations`, one record per deed, kept for ever.
 
 Keys are `skip/TOPIC-PARTITION-OFFSET` (the topic by its plain name) and `replay/DEAD_LETTER_ID`; values are JSON and
 say who, when and why. Workers look here for the skip of a message that breaks its kernel; a replay looks here for what

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,27 @@ class Settings(BaseSettings):
     settlement_cycles: str = Field("", description="business days by type of asset: STOCK/CAD=1, OTHER=3")
     settlement_calendars: str = Field("", description="exchanges by currency: AED=XSAU")
     settlement_holidays: str = Field("", description="dates by currency: CAD=2026-11-11")
+    conversion_max_age_s: int = Field(
+        60, ge=0, le=100 * 366 * 86_400, description="a conversion takes no rate of marks that are older"
+    )
+    conversion_spread_bps: Decimal = Field(
+        Decimal(0), ge=0, lt=10_000, decimal_places=14, description="taken off the rate of marks, in basis points"
+    )
+    asset_precision: str = Field(
+        "off", min_length=1, description="`iso4217`, or a file asset → decimals: amounts that are finer are invalid"
+    )
+    fee_schedule: Path | None = Field(None, description="a file that `assetstream fees quote` quotes from")
     snapshot_s: float = Field(30, ge=0.1, description="time between local snapshots")
 
     dead_letter_run: int = Field(100, ge=0, description="so many dead letters in a row raise an alarm; 0: never")
     dead_letter_share: float = Field(0.5, ge=0, le=1, description="of a topic's last 1,000 messages; 0: never")
     dead_letter_stop: bool = Field(False, description="stop the worker when either is exceeded")
+
+    audit_head_s: float = Field(10, ge=1, le=3600, description="least time between two heads of a partition")
+    audit_key: Path | None = Field(None, description="PEM file of the Ed25519 key that signs heads")
+    reconcile_quantity_tolerance: Decimal = Field(Decimal(0), ge=0)
+    reconcile_price_tolerance: Decimal = Field(Decimal(0), ge=0)
+    reconcile_time_tolerance_s: int = Field(60, ge=0, le=86_400, description="of trades without the same id")
 
     metrics_port: int = Field(9108, ge=0, le=65535, description="0: any free port")
     metrics_host: str = "127.0.0.1"

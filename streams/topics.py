@@ -14,6 +14,12 @@ ACCOUNT_INPUTS = ("trades", "transactions", "risk_limits", TRANSFERS, CLOCK)
 INPUTS = ("trades", "transactions", "risk_limits", "prices", TRANSFERS, CLOCK)
 OUTPUTS = ("portfolio_updates", "risk_alerts", "asset_transactions", "settlement_events", "dead_letters")
 
+#: what the reconciler reads, and what it tells
+STATEMENTS = "broker_statements"
+DECISIONS = "break_decisions"
+BREAKS = "reconciliation_breaks"
+RECONCILED = (STATEMENTS, DECISIONS)
+
 #: state of the account partitions and of the price partitions, one record per partition and checkpoint
 ACCOUNT_CHANGELOG = "account_changelog"
 PRICE_CHANGELOG = "price_changelog"
@@ -22,9 +28,24 @@ MARKS = "marks"
 ANALYTICS = "analytics"
 #: what operators did: skips and replays, one record per deed
 OPERATIONS = "operations"
+#: what the notary says of all that is AUDITED
+AUDIT_HEADS = "audit_heads"
+#: what came in, what became of it, and who did what: the audit log. Nothing compacted: what is gone proves nothing.
+AUDITED = (
+    *INPUTS,
+    *RECONCILED,
+    "asset_transactions",
+    "risk_alerts",
+    "settlement_events",
+    "dead_letters",
+    OPERATIONS,
+)
 INTERNAL = (ACCOUNT_CHANGELOG, PRICE_CHANGELOG, MARKS, ANALYTICS, OPERATIONS)
 #: what a worker writes to in its transactions
 WRITTEN = (*OUTPUTS, TRANSFERS, CLOCK, *INTERNAL)
+
+#: what topics were made with by earlier releases, which `init` changes
+EARLIER = {OPERATIONS: {"cleanup.policy": "compact"}}
 
 MIB = 1 << 20
 FOREVER = {"retention.ms": "-1", "retention.bytes": "-1"}
@@ -32,11 +53,15 @@ FOREVER = {"retention.ms": "-1", "retention.bytes": "-1"}
 
 @dataclass(frozen=True)
 class TopicSpec:
-    """One topic as `init` makes it; `config` are Kafka's own topic settings, as strings."""
+    """One topic as `init` makes it; `config` are Kafka's own topic settings, as strings.
+
+    earlier: settings that earlier releases made it with, and `init` changes.
+    """
 
     name: str
     partitions: int
     config: dict[str, str] = field(default_factory=dict)
+    earlier: dict[str, str] = field(default_factory=dict)
 
 
 def specs(settings: Settings) -> list[TopicSpec]:
@@ -64,6 +89,14 @@ def specs(settings: Settings) -> list[TopicSpec]:
         PRICE_CHANGELOG: {**delete, **FOREVER, **big},
         MARKS: {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"},
         ANALYTICS: {**delete, **retention, **big},
-        OPERATIONS: {"cleanup.policy": "compact", **big},
+        # Who did what is kept as it was said, and said again: nothing is compacted away.
+        OPERATIONS: {**delete, **FOREVER, **big},
+        AUDIT_HEADS: {**delete, **FOREVER},
+        STATEMENTS: {**inputs, **FOREVER},
+        DECISIONS: {**inputs, **FOREVER},
+        BREAKS: {"cleanup.policy": "compact"},
     }
-    return [TopicSpec(settings.topic(name), settings.partitions, config) for name, config in configs.items()]
+    return [
+        TopicSpec(settings.topic(name), settings.partitions, config, EARLIER.get(name, {}))
+        for name, config in configs.items()
+    ]

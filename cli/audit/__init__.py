@@ -25,6 +25,7 @@ from assetstream.cli.audit.published import (
     number_of,
     read_published,
 )
+from assetstream.cli.audit.rates import Rates
 from assetstream.cli.audit.rebuild import (
     AcceptedPrices,
     Against,
@@ -100,6 +101,8 @@ class _Audit:
     def __init__(self, settings: Settings, tables: Tables, progress: Progress) -> None:
         self.settings, self.tables, self.progress = settings, tables, progress
         self.report = Report()
+        #: what the reconciler read: agents have nothing to say of it
+        self.reconciled = {settings.topic(name) for name in topics.RECONCILED}
         self.inputs = [(settings.topic(name), p) for name in topics.INPUTS for p in range(settings.partitions)]
 
     def run(self, invariants: bool) -> Report:
@@ -211,6 +214,8 @@ class _Audit:
                     self._judge_source(check, where, place, offset, applied)
 
     def _judge_source(self, check: str, where: str, place: Place, offset: int, applied: Mapping[Place, int]) -> None:
+        if place[0] in self.reconciled:
+            return
         last = applied.get(place)
         if last is None:
             self.report.add(check, where, "the cause lies on an input of ours", f"it lies on {place[0]}-{place[1]}")
@@ -229,7 +234,10 @@ class _Audit:
             self.progress("rebuilding", done, total)
 
         began = time.monotonic()
-        against = Against(self.settings, published, partitions, None if behind else self.tables, self.report, more)
+        rates = Rates(self.settings, published, self.report)
+        against = Against(
+            self.settings, published, partitions, None if behind else self.tables, self.report, more, rates
+        )
         taken = [
             (symbol, *mark.source[1:]) for each in state.accounts.values() for symbol, mark in each.marks().items()
         ]

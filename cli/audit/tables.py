@@ -34,6 +34,8 @@ IDENTITIES = {
     "balance_changes": ("source_topic", "source_partition", "source_offset"),
     "settlements": ("settlement_id",),
     "dead_letters": ("dead_letter_id",),
+    "broker_statements": ("source_topic", "source_partition", "source_offset"),
+    "reconciliation_breaks": ("break_id", "sequence"),
 }
 
 

@@ -27,7 +27,7 @@ from tests.integration.pipeline import Check, Pipeline, WorkerProcess, pipeline,
 USERS, SYMBOLS, BAD, RATE = 30, 12, 0.01, 400
 SESSION_S = 6
 #: steps of a worker's life that it is killed at
-STEPS = [point for point in faults.POINTS if not point.startswith("repartition")]
+STEPS = [point for point in faults.POINTS if not point.startswith(("repartition", "reconciler"))]
 #: how long a worker that is to die at a step may live on: it may never come to it
 DEATH_S = 20.0
 #: all workers are ready again this long after the last fault, or the round fails

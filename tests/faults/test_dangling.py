@@ -32,7 +32,7 @@ from tests.integration.pipeline import (
 USERS, SYMBOLS, BAD, MESSAGES, RATE = 20, 10, 0.01, 2_000, 300
 SESSION_S = 6
 #: steps that a worker under load comes to, and how often it passes them before it dies there
-STEPS = [point for point in faults.POINTS if not point.startswith("repartition")]
+STEPS = [point for point in faults.POINTS if not point.startswith(("repartition", "reconciler"))]
 
 
 def start_to_die(

@@ -101,6 +101,14 @@ def test_a_topic_of_another_kind_is_refused(settings: Settings, topic: str, conf
         assert sum(f"topic {name} {line}" in each for each in refused.value.differences) == 1
 
 
+def test_what_an_earlier_release_compacted_is_kept_for_ever_from_now_on(settings: Settings) -> None:
+    name = make(settings, "operations", cleanup_policy="compact", retention_ms="604800000")
+    with pytest.raises(admin.TopicMismatch, match=rf"{name} has retention.ms=604800000, .* \"assetstream init\""):
+        admin.check_topics(settings)
+    assert f"set cleanup.policy=delete of topic {name}, was compact" in admin.init_topics(settings)
+    admin.check_topics(settings)
+
+
 def test_larger_messages_than_needed_are_fine(settings: Settings) -> None:
     make(settings, "dead_letters", max_message_bytes=str(5 * MIB))
     admin.init_topics(settings)

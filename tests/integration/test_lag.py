@@ -68,10 +68,11 @@ def commit(settings: Settings, group: str, topic: str, offset: int) -> None:
 
 def test_every_group_topic_and_partition_is_there(settings: Settings) -> None:
     rows = lags(settings)
-    agents, sinks = settings.group("agents"), settings.group("sinks")
-    inputs = ("trades", "transactions", "risk_limits", "prices")
+    agents, reconciler, sinks = (settings.group(name) for name in ("agents", "reconciler", "sinks"))
+    inputs = ("trades", "transactions", "risk_limits", "prices", "transfers")
     assert rows == [
         *(Lag(agents, settings.topic(name), 0, 0, 0, 0) for name in inputs),
+        *(Lag(reconciler, settings.topic(name), 0, 0, 0, 0) for name in ("broker_statements", "break_decisions")),
         Lag(sinks, settings.topic("analytics"), 0, 0, 0, 0),
     ]
 

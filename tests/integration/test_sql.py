@@ -54,7 +54,7 @@ def test_a_table_shows_names_and_whole_values(ask: Ask) -> None:
 def test_views_answer_also_when_empty(ask: Ask) -> None:
     for view in VIEWS:
         assert ask("--json", f"SELECT * FROM {view}").stdout == ""
-        assert "user_id" in ask(f"SELECT * FROM {view}").stdout
+        assert ask(f"SELECT * FROM {view}").stdout.count("\n") > 2  # the names of its columns
 
 
 def test_a_format_of_its_own_is_left_alone(ask: Ask) -> None:

@@ -111,7 +111,7 @@ def account() -> Account:
 
 
 def test_what_the_rows_of_a_partition_say(account: Account) -> None:
-    assert account.applied == {"trades": 4, "transactions": -1, "risk_limits": -1, "transfers": -1}
+    assert account.applied == {"trades": 4, "transactions": -1, "risk_limits": -1, "transfers": -1, "clock": -1}
     assert account.base_currency == "USD"
     assert account.users() == {"ann"}
     position = {

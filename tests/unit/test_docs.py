@@ -16,7 +16,7 @@ from assetstream.cli.main import COMMANDS
 from assetstream.models.messages import INPUTS, SCHEMAS, Input, parse
 from assetstream.models.verdicts import Verdict
 from assetstream.sinks.migrations import MIGRATIONS
-from assetstream.sinks.schema import TABLES, VIEWS
+from assetstream.sinks.schema import TABLES, VIEWS, VIEWS_AT
 from assetstream.streams import metrics
 from assetstream.streams.settings import Settings, load
 from assetstream.streams.topics import specs
@@ -79,10 +79,10 @@ def test_every_rejection_has_its_row_in_the_contracts_order() -> None:
 
 def test_every_table_and_column_of_clickhouse_is_named() -> None:
     told = {row[0]: row[2].split(", ") for row in table(INTERFACE, "ClickHouse")}
-    assert told.keys() == {*TABLES, *VIEWS}
+    assert told.keys() == {*TABLES, *VIEWS, *VIEWS_AT}
     for name, found in TABLES.items():
         assert told[name] == [column for column in found.columns if not column.startswith("source_")], name
-    for name in VIEWS:
+    for name in (*VIEWS, *VIEWS_AT):
         assert told[name] == _columns_of_view(name), name
 
 
@@ -144,8 +144,9 @@ def test_example_messages_are_messages(block: Any) -> None:
     else:
         found = json.loads(block.text, parse_float=str)
         model = SCHEMAS[topic].model_validate(found)
-        assert set(found) == set(type(model).model_fields)
-        assert model.model_dump(mode="json") == found, "as it is written, byte for byte"
+        fields = type(model).model_fields
+        assert {name for name in fields if fields[name].is_required()} <= set(found) <= set(fields)
+        assert model.model_dump(mode="json", exclude_unset=True) == found, "as it is written, byte for byte"
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "dotenv"], ids=lambda b: b.where)

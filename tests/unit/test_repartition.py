@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -10,6 +13,7 @@ from assetstream.agents.prices import take_prices
 from assetstream.agents.risk_limits import take_risk_limits
 from assetstream.agents.trades import take_trades
 from assetstream.agents.transactions import take_transactions
+from assetstream.models.clock import apply_ticks
 from assetstream.models.decode import decode_marks
 from assetstream.models.market import Message, market
 from assetstream.models.records import records_of
@@ -29,7 +33,8 @@ def filled() -> tuple[AccountPartition, PricePartition]:
     """Partition NUMBER after a market, with its ring of ids gone around more than once."""
     account, price = AccountPartition(NUMBER, SETTINGS), PricePartition(NUMBER, SETTINGS)
     messages: dict[str, list[Message]] = {}
-    for message in (m for m, _ in zip(market(30, 12, 7, bad=0.0), range(1500), strict=False)):
+    stream = [m for m, _ in zip(market(30, 12, 7, bad=0.0), range(1500), strict=False)]
+    for message in [*stream, *holds()]:
         if message[1] and partition_of(message[1], OLD) == NUMBER:
             messages.setdefault(message[0], []).append(message)
 
@@ -43,7 +48,7 @@ def filled() -> tuple[AccountPartition, PricePartition]:
     account.take_marks(decode_marks(records_of("marks", 0, marks)))
     take_trades(account, batch("trades"))
     take_transactions(account, batch("transactions"))
-    account.store.state.applied.rows["offset"] = (700, 80, 9, 6)
+    account.store.state.applied.rows["offset"] = (700, 80, 9, 6, 5)
     price.store.state.applied.rows["offset"] = 60
     return account, price
 
@@ -51,6 +56,17 @@ def filled() -> tuple[AccountPartition, PricePartition]:
 @pytest.fixture(scope="module")
 def partitions() -> tuple[AccountPartition, PricePartition]:
     return filled()
+
+
+def holds() -> Iterator[Message]:
+    """Of every user three holds that expire, of which one has ended: their rows are used again."""
+    common = {"wallet_id": "w1", "type": "HOLD", "asset": "USD", "amount": "1", "occurred_at": "2026-03-02T09:00:00Z"}
+    for number in range(30):
+        user = f"u{number:05d}"
+        for name, status in (("a", "PENDING"), ("b", "PENDING"), ("a", "CANCELLED"), ("c", "PENDING")):
+            event = {**common, "user_id": user, "transaction_id": f"{name}{number}", "status": status}
+            event["expires_at"] = f"2031-01-01T00:00:{number % 3:02d}Z"
+            yield "transactions", user.encode(), json.dumps(event).encode()
 
 
 def restored(store: Store, records: list[bytes]) -> Store:
@@ -68,6 +84,9 @@ def facts(store: Store) -> dict[str, set[bytes]]:
     portfolio = [(text(state, int(r["user"])), text(state, int(r["portfolio"]))) for r in rows(store, "portfolios")]
     wallet = [(text(state, int(r["user"])), text(state, int(r["wallet"]))) for r in rows(store, "wallets")]
     balance = [(wallet[r["wallet"]], text(state, int(r["asset"]))) for r in rows(store, "balances")]
+    agenda = rows(store, "agenda")
+    due = {i: (r["number"], r["text"].tobytes()) for i, r in enumerate(agenda)}
+    assert all(rows(store, "events")["due"][r["about"]] == i for i, r in enumerate(agenda))
     names = {
         "portfolios": ({"user", "portfolio"}, lambda r, i: portfolio[i]),
         "positions": (
@@ -80,7 +99,11 @@ def facts(store: Store) -> dict[str, set[bytes]]:
         ),
         "wallets": ({"user", "wallet"}, lambda r, i: wallet[i]),
         "balances": ({"wallet", "asset"}, lambda r, i: balance[i]),
-        "events": ({"balance", "other"}, lambda r, i: (balance[r["balance"]], r["other"] >= 0 and balance[r["other"]])),
+        "events": (
+            {"balance", "other", "due"},
+            lambda r, i: (balance[r["balance"]], r["other"] >= 0 and balance[r["other"]], due.get(r["due"])),
+        ),
+        "agenda": ({"about"}, lambda r, i: rows(store, "events")["id_lo"][r["about"]]),
     }
     for table, (replaced, name) in names.items():
         kept = [field for field in rows(store, table).dtype.names if field not in replaced]
@@ -112,12 +135,33 @@ def test_accounts_go_with_their_users(partitions: tuple[AccountPartition, PriceP
             after[table] |= found
         assert len(rows(store, "portfolios")) > 0
         assert rows(store, "trade_ids").tobytes() == rows(account.store, "trade_ids").tobytes()
-        assert rows(store, "heads").tobytes() == rows(account.store, "heads").tobytes()
+        assert rows(store, "heads")["next"].tolist() == rows(account.store, "heads")["next"].tolist()
+        assert not rows(store, "heads")["free"].any()
         assert len(rows(store, "trade_ids")) == SETTINGS.id_memory
-        assert rows(store, "applied")["offset"].tolist() == ([700, 80, 9, 6] if number == NUMBER else [-1] * 4)
+        assert rows(store, "applied")["offset"].tolist() == ([700, 80, 9, 6, 5] if number == NUMBER else [-1] * 5)
         assert len(rows(store, "strings")) < len(rows(account.store, "strings"))
     assert after == before
     assert all(len(found) > 5 for found in before.values())
+
+
+def test_what_is_due_goes_with_its_user(partitions: tuple[AccountPartition, PricePartition]) -> None:
+    """And comes in the same order."""
+    account, _ = partitions
+    whole = due_of(restored(AccountPartition(NUMBER, SETTINGS).store, anew(rows_of(account), 9, OLD)))
+    found = {
+        number: due_of(restored(AccountPartition(number, SETTINGS).store, anew(part, 9, NEW)))
+        for number, part in split_accounts(account.store.state, NUMBER, OLD, NEW).items()
+    }
+    assert len(whole) > 20
+    assert all(there and there == [each for each in whole if each in there] for there in found.values())
+    assert sorted(each for there in found.values() for each in there) == sorted(whole)
+
+
+def due_of(store: Store) -> list[bytes]:
+    """The ids of what happens until 2084."""
+    batch, _ = apply_ticks(store.state, records_of("clock", 0, [(None, b"")], timestamp_ms=2 * NOW_MS))
+    spans = zip(batch.text_at[0].tolist(), batch.text_len[0].tolist(), strict=True)
+    return [batch.data[at : at + size].tobytes() for at, size in spans]
 
 
 def test_totals_are_those_of_before(partitions: tuple[AccountPartition, PricePartition]) -> None:

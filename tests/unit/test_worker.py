@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from assetstream.agents import worker as workers
 from assetstream.agents.halts import Halt
 from assetstream.agents.outputs import Publication
-from assetstream.agents.partition import AccountPartition, Partition, PartitionCut, PricePartition
+from assetstream.agents.partition import (
+    TICK_PATIENCE_MS,
+    TICK_PAUSE_MS,
+    AccountPartition,
+    Partition,
+    PartitionCut,
+    PricePartition,
+)
 from assetstream.agents.trades import take_trades
-from assetstream.agents.worker import ENOUGH_WAITING, RecordsLost, Worker
+from assetstream.agents.worker import ENOUGH_WAITING, LOOK_S, RecordsLost, Worker
 from assetstream.cli.benchmarks import core, load
 from assetstream.models.records import Records, records_of
 from assetstream.models.verdicts import Verdict
@@ -207,7 +218,7 @@ async def test_a_skipped_record_is_a_dead_letter_and_the_topic_goes_on(
 async def test_what_is_no_single_record_is_tried_again_with_growing_pauses(
     worker: Worker, mended: list[Partition], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: AccountPartition, now_ms: int) -> None:
+    def broken(self: AccountPartition, now_ms: int, clock_ms: int | None) -> None:
         raise ZeroDivisionError("updates break")
 
     await worker._take("trades", trades(0, 10))
@@ -247,7 +258,7 @@ async def test_a_partition_that_cannot_be_published_holds_up_no_other(
     checkpoint = worker._cut(last=False)
     assert checkpoint is not None
     assert [cut.partition.number for cut in checkpoint.cuts] == [0]
-    assert checkpoint.made.sources.keys() == {("trades", 0), ("transactions", 0), ("risk_limits", 0), ("transfers", 0)}
+    assert checkpoint.made.sources.keys() == {(name, 0) for name in worker.accounts[0].inputs}
     assert [worker.accounts[number].mending for number in (0, 1)] == [False, True]
 
 
@@ -305,3 +316,99 @@ async def test_a_state_is_held_against_what_was_committed_before_it_was_restored
     monkeypatch.setattr(worker, "_make_ready", ready)
     with pytest.raises(RecordsLost, match="below offset 9, we have committed 10") if is_lost else nullcontext():
         await worker._load(worker.epoch)
+
+
+def hold(number: int, expires_ms: int, status: str = "PENDING") -> tuple[bytes, bytes]:
+    """A hold of a deposit that expires then."""
+    at = datetime.fromtimestamp(expires_ms / 1000, UTC).isoformat()
+    event = {"transaction_id": f"h{number}", "user_id": "ann", "wallet_id": "w", "asset": "USD", "amount": "1"}
+    event |= {"type": "HOLD", "status": status, "occurred_at": "2026-03-02T09:00:00Z", "expires_at": at}
+    return b"ann", json.dumps(event).encode()
+
+
+class Broker:
+    """Takes the ticks of checkpoints, and gives them to the worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker, self.ends = worker, Counter[str]()
+
+    async def publish(self, topic: str, *messages: tuple[bytes | None, bytes], at_ms: int = core.APPENDED_MS) -> None:
+        first = self.ends[topic]
+        self.ends[topic] += len(messages)
+        await self.worker._take(topic, Run(first, self.ends[topic], records_of(topic, 0, messages, first, at_ms)))
+
+    def ticks(self, last: bool = False) -> list[bytes]:
+        """The values that the next checkpoint writes to `clock`; it is fenced whatever else it has."""
+        checkpoint = self.worker._cut(last)
+        if checkpoint is None:
+            return []
+        assert set(checkpoint.made.sources) >= {(name, 0) for name in self.worker.accounts[0].inputs}
+        found = [each for each in checkpoint.made.records() if each.topic == "clock"]
+        assert all(each.key_len.tolist() == [-1] and each.partition.tolist() == [0] for each in found)
+        return [each.values.tobytes() for each in found]
+
+
+async def look(worker: Worker) -> bool:
+    """Whether a worker that looks once finds something to write."""
+    worker._wake.clear()
+    looking = asyncio.create_task(worker._look_what_is_due())
+    await asyncio.sleep(2 * LOOK_S)
+    looking.cancel()
+    return worker._wake.is_set()
+
+
+async def test_a_tick_is_written_when_something_is_due_and_none_is_on_its_way(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, account, clock = Broker(worker), worker.accounts[0], core.APPENDED_MS
+    monkeypatch.setattr(workers, "_clock_ms", lambda: clock)
+    deposit = hold(0, clock)[1].replace(b"HOLD", b"DEPOSIT").replace(b"PENDING", b"COMPLETED").replace(b'"1"', b'"9"')
+    await broker.publish("transactions", (b"ann", deposit))
+    assert broker.ticks() == []
+    await broker.publish("transactions", hold(1, clock + 5000), hold(2, clock + 6000))
+    assert broker.ticks() == []
+    assert not await look(worker)  # no idle traffic
+    assert broker.ticks() == []
+
+    clock += 5000
+    assert await look(worker)
+    assert broker.ticks(last=True) == []  # the next owner sees to it
+    assert await look(worker)
+    due = datetime.fromtimestamp(clock / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
+    (tick,) = broker.ticks()  # nothing else is in that checkpoint
+    assert tick == f'{{"due":"{due}Z"}}'.encode()
+    assert not await look(worker)
+    clock += 1000
+    assert not await look(worker)  # it is on its way
+    assert broker.ticks() == []
+
+    # the broker's clock is behind: nothing is due yet, and the next tick waits a second
+    await broker.publish("clock", (None, tick), at_ms=clock - 1001)
+    assert broker.ticks() == []
+    assert account.work.booked == []
+    assert not await look(worker)
+    account.next_tick_ms -= TICK_PAUSE_MS
+    assert await look(worker)
+    assert broker.ticks() == [tick]
+    await broker.publish("clock", (None, tick), at_ms=clock - 1000)
+    # what is left is due, too, and gets the next one at once
+    assert len(broker.ticks()) == 1
+    await broker.publish("clock", (None, tick), at_ms=clock)
+    assert broker.ticks() == []
+    assert not await look(worker)
+    amounts = account.store.state.balances.rows[0]
+    assert (int(amounts["available_lo"]), int(amounts["locked_lo"])) == (9 * 10**18, 0)
+
+
+async def test_a_tick_that_is_lost_is_given_up(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker, account = Broker(worker), worker.accounts[0]
+    monkeypatch.setattr(workers, "_clock_ms", lambda: core.APPENDED_MS)
+    deposit = hold(0, 0)[1].replace(b"HOLD", b"DEPOSIT").replace(b"PENDING", b"COMPLETED")
+    await broker.publish("transactions", (b"ann", deposit), hold(1, core.APPENDED_MS))
+    assert len(broker.ticks()) == 1
+    assert not await look(worker)
+    account.next_tick_ms -= TICK_PATIENCE_MS
+    assert await look(worker)
+    # nor is one written for a topic that halts
+    account.trouble.halts["clock"] = Halt(0, "breaks")
+    assert not await look(worker)

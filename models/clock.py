@@ -24,7 +24,16 @@ from assetstream.models.settlement_events import Settled, settled_by_ticks
 from assetstream.models.settlements import settle
 from assetstream.models.state import AccountState, agenda_of
 from assetstream.models.verdicts import Verdict
-from assetstream.models.wallets import LedgerResult, holds, ledger_of, result_of, room_for, set_balance, tell_outcome
+from assetstream.models.wallets import (
+    LedgerResult,
+    holds,
+    ledger_of,
+    next_entry,
+    result_of,
+    room_for,
+    set_balance,
+    tell_outcome,
+)
 
 #: what one tick makes happen at most, so that a checkpoint stays small; another tick follows at once
 MOST_AT_ONCE = 10_000
@@ -76,7 +85,7 @@ def _settle(ledger, item, tick, settled, written):  # type: ignore[no-untyped-de
     """The trade that row `item` of the agenda is about."""
     n, row = written.counts[2], np.int64(ledger.agenda.table.rows[item].about)
     told = settled[n]
-    told.tick, told.row, told.item = np.int32(tick), np.int32(row), np.int32(item)
+    told.tick, told.row, told.item, told.journal = np.int32(tick), np.int32(row), np.int32(item), next_entry(ledger)
     settle(ledger, row, n, written)
     cross_out(ledger.agenda, item)
 

@@ -112,7 +112,8 @@ _SETTLEMENT = texts(
     '","status":"',
     '","settles_at":"',
     '","occurred_at":"',
-    '","cause":',
+    '","journal":',
+    ',"cause":',
 )
 _SIDES = texts("BUY", "SELL")
 _SETTLEMENT_STATUSES = texts("PENDING", "SETTLED", "FAILED", "CANCELLED")
@@ -121,7 +122,7 @@ _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 _CAUSE = texts('{"topic":"', '","partition":', ',"offset":')
 _CAUSE_SIZE = sum(map(len, _CAUSE)) + 2 * INT_SIZE + 2
-_SETTLEMENT_SIZE = sum(map(len, _SETTLEMENT)) + 3 * DECIMAL_SIZE + 2 * TIME_SIZE + _CAUSE_SIZE + 32
+_SETTLEMENT_SIZE = sum(map(len, _SETTLEMENT)) + 3 * DECIMAL_SIZE + 2 * TIME_SIZE + INT_SIZE + _CAUSE_SIZE + 32
 _ALERT_SIZE = sum(map(len, _ALERT)) + 5 * DECIMAL_SIZE + INT_SIZE + TIME_SIZE + _CAUSE_SIZE + 256
 
 _ZERO = np.uint8(ord("0"))
@@ -361,7 +362,8 @@ def _settlements(batch, offset, topic, number):
         pos = _put(buf, _put(buf, pos, _SETTLEMENT[13]), _SETTLEMENT_STATUSES[batch.status[i]])
         pos = write_time(buf, _put(buf, pos, _SETTLEMENT[14]), batch.settles_at[i])
         pos = write_time(buf, _put(buf, pos, _SETTLEMENT[15]), batch.occurred_at[i])
-        pos = _put(buf, _put(buf, _put(buf, pos, _SETTLEMENT[16]), _CAUSE[0]), topic)
+        pos = _int(buf, _put(buf, pos, _SETTLEMENT[16]), batch.journal[i])
+        pos = _put(buf, _put(buf, _put(buf, pos, _SETTLEMENT[17]), _CAUSE[0]), topic)
         pos = _int(buf, _put(buf, pos, _CAUSE[1]), np.int64(number[i]))
         pos = _int(buf, _put(buf, pos, _CAUSE[2]), offset[i])
         pos = _byte(buf, _byte(buf, pos, _BRACE), _BRACE)
@@ -421,6 +423,7 @@ class _SettlementColumns(NamedTuple):
     status: np.ndarray
     settles_at: np.ndarray
     occurred_at: np.ndarray
+    journal: np.ndarray
 
 
 def encode_settlements(batch: SettlementBatch, partition: np.ndarray) -> Encoded:

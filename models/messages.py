@@ -734,6 +734,8 @@ class AssetTransaction(Message):
     balance: Balance
     postings: list[Posting]
     occurred_at: Time
+    #: grows by one with each outcome and settlement event of a partition: the order in which they were booked
+    journal: int
     cause: Cause
     #: of a CONVERSION only, null until it is done; `rate_as_of` is null when the message gave the rate
     rate: Exact | None = None
@@ -767,6 +769,33 @@ class ReconciliationBreak(Message):
     decided_by: str
     reason: str | None
     cause: Cause | None
+
+
+class SettlementEvent(Message):
+    """What a trade moved in its wallet is PENDING, what it brought being locked, until it is SETTLED.
+
+    `quantity` of `asset` was traded for `amount` of `currency`, and the trade's `fee`; `settles_at` says when.
+    """
+
+    settlement_id: str
+    trade_id: str
+    user_id: str
+    portfolio_id: str
+    wallet_id: str
+    broker: str | None
+    symbol: str
+    side: Side
+    asset: str
+    quantity: Exact
+    currency: str
+    amount: Exact
+    fee: Exact
+    status: SettlementStatus
+    settles_at: Time
+    occurred_at: Time
+    #: grows by one with each outcome and settlement event of a partition: the order in which they were booked
+    journal: int
+    cause: Cause
 
 
 class DeadLetter(Message):
@@ -830,6 +859,7 @@ SCHEMAS: dict[str, type[Message]] = {
     "portfolio_updates": PortfolioUpdate,
     "risk_alerts": RiskAlert,
     "asset_transactions": AssetTransaction,
+    "settlement_events": SettlementEvent,
     "dead_letters": DeadLetter,
     "audit_heads": AuditHead,
     "broker_statements": BrokerStatement,

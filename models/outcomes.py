@@ -99,6 +99,7 @@ def outcome_values(
         texts_of(decimal_column(outcomes, "total")),
         texts_of(decimal_column(outcomes, "available")),
         texts_of(decimal_column(outcomes, "locked")),
+        outcomes["journal"].tolist(),
         strict=True,
     )
     made = [
@@ -115,9 +116,10 @@ def outcome_values(
             "balance": {"total": total, "available": available, "locked": locked},
             "postings": posted.get(i, []),
             "occurred_at": time_text(from_micros(int(batch.occurred_at[i]))),
+            "journal": journal,
             "cause": {"topic": batch.records.topic, "partition": partition, "offset": int(batch.records.offset[i])},
         }
-        for i, kind, amount, fee, status, code, total, available, locked in columns
+        for i, kind, amount, fee, status, code, total, available, locked, journal in columns
     ]
     for k in np.flatnonzero(batch.type[message] == _CONVERSION).tolist():
         made[k] |= _rate(outcomes[k : k + 1])

@@ -151,6 +151,7 @@ OUTCOME = _dtype(
     ("balance", "<i4"),
     ("status", "u1"),
     ("code", "u1"),
+    ("journal", "<i8"),  # its number in the partition's journal
     _BALANCE,
     decimal("rate"),
     decimal("spread_bps"),
@@ -173,7 +174,13 @@ CHANGE = _dtype(("message", "<i4"), ("balance", "<i4"), _BALANCE)
 
 #: a settlement event that trade `message` caused: a SettlementStatus, when it settles, µs, and how many bytes of the
 #: symbol name the asset that it is in
-SETTLEMENT_TOLD = _dtype(("message", "<i4"), ("asset_size", "<i4"), ("settles_at", "<i8"), ("status", "u1"))
+SETTLEMENT_TOLD = _dtype(
+    ("message", "<i4"),
+    ("asset_size", "<i4"),
+    ("settles_at", "<i8"),
+    ("journal", "<i8"),
+    ("status", "u1"),
+)
 
 #: what message `message` has to be told to a user of another partition, or of this one: a Step; with a Code when it is
 #: DENY; `user` and `wallet` are numbers of strings
@@ -189,7 +196,7 @@ SENT = _dtype(
 
 
 #: what tick `tick` of a batch settled: a row of `settlements`, which is free by now, and of `agenda`
-TICK_SETTLED = _dtype(("tick", "<i4"), ("row", "<i4"), ("item", "<i4"))
+TICK_SETTLED = _dtype(("tick", "<i4"), ("row", "<i4"), ("item", "<i4"), ("journal", "<i8"))
 
 #: what tick `tick` of a batch made happen, beside its OUTCOME: when it was due, the id (eight words, zero behind it), a
 #: TransactionType, amount and fee of what it was about

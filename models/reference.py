@@ -328,7 +328,7 @@ class Reference:
         """
         for number in partitions:
             self._bodies["trades", number] = self._bodies.get(("trades", partition), OrderedDict()).copy()
-        self.ledger.split(partition, home)
+        self.ledger.split(partition, partitions, home)
 
     # -------------------------------------------------------------------------------------- the topics
 

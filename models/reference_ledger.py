@@ -7,7 +7,7 @@ Money is an int in units of 10^-18; "Reading:" as in `reference`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -238,7 +238,9 @@ class Ledger:
         self.sent: list[dict[str, Any]] = []
         #: as in `settlement_events`; and the legs of each one that a trade caused
         self.settlements: list[dict[str, Any]] = []
-        self.settled_postings: list[list[dict[str, str]]] = []
+        self.settled_postings: list[tuple[dict[str, Any], list[dict[str, str]]]] = []
+        #: by partition: how many outcomes and settlement events there were
+        self._journals: Counter[int] = Counter()
         self._told: Counter[Key] = Counter()
         self.changes: list[dict[str, Any]] = []
         self._memories: dict[int, Memory] = {}
@@ -251,8 +253,10 @@ class Ledger:
         """When the open holds of a partition expire, of those that do."""
         return {identity: each.expires_at or 0 for identity, each in self._memory(partition).expiring.items()}
 
-    def split(self, partition: int, home: Callable[[str], int]) -> None:
-        """Partitions were added: what one remembered goes with its users, home(user_id)."""
+    def split(self, partition: int, added: Iterable[int], home: Callable[[str], int]) -> None:
+        """Partitions were added: what one remembered goes with its users, home(user_id); each has its journal."""
+        for number in added:
+            self._journals[number] = self._journals[partition]
         whole = self._memory(partition)
         for number in {home(user) for user, *_ in whole.found} | {partition}:
             self._memories[number] = whole.of(lambda user, number=number: home(user) == number)  # type: ignore[misc]
@@ -417,7 +421,7 @@ class Ledger:
             "status": "PENDING" if waits else "SETTLED",
             "settles_at": timestamp(settles_at if waits else m["executed_at"]),
             "occurred_at": at,
-            "cause": source.cause(),
+            **self._entry(source),
         }
         self.settlements.append(event)
         if waits:
@@ -427,9 +431,9 @@ class Ledger:
             memory.put_down += 1
             waiting = Settling(settles_at, key, notional if sells else m["quantity"], event)
             memory.settling[m["user_id"], memory.put_down] = waiting
-        self.settled_postings.append([posting.published() for posting in effect.postings])
+        self.settled_postings.append((event, [posting.published() for posting in effect.postings]))
         for key in effect.balances:
-            self._note_change(key, m["trade_id"], at, source)
+            self._note_change(key, event["settlement_id"], at, source)
 
     def tick(self, timestamp_ms: int, source: Source) -> str:
         """The clock of a partition says what time it is: open holds that expire by then do."""
@@ -460,8 +464,8 @@ class Ledger:
     def _settle(self, what: Settling, source: Source) -> None:
         self._unlock(what.balance, what.amount)
         at = timestamp(what.at)
-        self.settlements.append({**what.event, "status": "SETTLED", "occurred_at": at, "cause": source.cause()})
-        self._note_change(what.balance, what.event["trade_id"], at, source)
+        self.settlements.append({**what.event, "status": "SETTLED", "occurred_at": at, **self._entry(source)})
+        self._note_change(what.balance, what.event["settlement_id"], at, source)
 
     def _unlock(self, key: Key, amount: int) -> None:
         balance = self.balances[key]
@@ -545,7 +549,7 @@ class Ledger:
 
     def _note(self, m: dict[str, Any], own: Key, status: str, effect: Effect, source: Source) -> None:
         """The outcome, with the event's own balance, and another balance that changed."""
-        at, cause = timestamp(m["occurred_at"]), source.cause()
+        at = timestamp(m["occurred_at"])
         self._told[own] += 1
         self.sequences.append(self._told[own])
         self.outcomes.append(
@@ -562,12 +566,17 @@ class Ledger:
                 "balance": self.balances[own].plain(),
                 "postings": [posting.published() for posting in effect.postings],
                 "occurred_at": at,
-                "cause": cause,
+                **self._entry(source),
                 **((effect.quote.published() if effect.quote else NO_QUOTE) if m["type"] == "CONVERSION" else {}),
             }
         )
         for key in effect.balances.keys() - {own}:
             self._note_change(key, m["transaction_id"], at, source)
+
+    def _entry(self, source: Source) -> dict[str, Any]:
+        """The next entry of the journal of the cause's partition."""
+        self._journals[source.partition] += 1
+        return {"journal": self._journals[source.partition], "cause": source.cause()}
 
     def _note_change(self, key: Key, transaction_id: str, at: str, source: Source) -> None:
         self._told[key] += 1

@@ -163,7 +163,8 @@ HOLD_EXPIRES, SETTLES = 1, 2
 SEEN = _row(("id_lo", "<u8"), ("id_hi", "<u8"), ("body", "<u8"))
 
 #: of trade ids: where the ring is written next; of events: how many became final, and the first free row, + 1; of the
-#: agenda: how many were put down, and the first free row, + 1; of settlements: the first free row, + 1
+#: agenda: how many were put down, and the first free row, + 1; of the journal: how many entries
+#: it has, and the first free row of settlements, + 1
 HEAD = _row(("next", "<i8"), ("free", "<i8"))
 
 #: the last offset of an input partition that was applied, -1: none

@@ -56,6 +56,7 @@ class SettlementBatch(NamedTuple):
     status: np.ndarray  # uint8[n], SettlementStatus
     settles_at: np.ndarray  # int64[n], µs
     occurred_at: np.ndarray  # int64[n], µs
+    journal: np.ndarray  # int64[n], each one's number in its partition's journal
 
 
 class Settled(NamedTuple):
@@ -100,6 +101,7 @@ def settled_by_ticks(state: AccountState, records: Records, settled: np.ndarray,
         np.full(n, SettlementStatus.SETTLED.code, np.uint8),
         due["at"].copy(),
         due["at"].copy(),
+        settled["journal"].copy(),
     )
     return Settled(batch, changes, np.where(rows["side"] == _SELL, _CURRENCY, _ASSET))
 
@@ -132,6 +134,7 @@ def settlements_of(batch: TradeBatch, fills: np.ndarray, told: np.ndarray) -> Se
         told["status"],
         told["settles_at"],
         batch.executed_at[message],
+        told["journal"],
     )
 
 

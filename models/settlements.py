@@ -16,8 +16,8 @@ from assetstream.models.int128 import at, get, in_range, inline, kernel, put
 from assetstream.models.interning import find_pair, find_string, pair
 from assetstream.models.messages import SettlementStatus, Side
 from assetstream.models.rows import SETTLES, append, touch
-from assetstream.models.state import SETTLEMENT_HEAD
-from assetstream.models.wallets import Ledger, Written, holds, keep_text, set_balance, tell_change
+from assetstream.models.state import JOURNAL_HEAD
+from assetstream.models.wallets import Ledger, Written, holds, keep_text, next_entry, set_balance, tell_change
 
 _PENDING, _SETTLED = (np.uint8(SettlementStatus[name].code) for name in ("PENDING", "SETTLED"))
 _BUY = np.uint8(Side.BUY.code)
@@ -136,11 +136,11 @@ def exchange(ledger, cash, asset, same, sells, quantity, notional, fee, waits): 
 def _open(settling, batch, m, cash, asset, portfolio, symbol, notional):  # type: ignore[no-untyped-def]
     """Put down what trade m brought, and that it is unlocked when it settles."""
     ledger = settling.ledger
-    table, head = ledger.settlements, ledger.events.heads.rows[SETTLEMENT_HEAD]
+    table, head = ledger.settlements, ledger.events.heads.rows[JOURNAL_HEAD]
     if head.free > 0:
         i = head.free - 1
         head.free = np.int64(table.rows[i].next)
-        touch(ledger.events.heads, SETTLEMENT_HEAD)
+        touch(ledger.events.heads, JOURNAL_HEAD)
         touch(table, i)
     else:
         i = append(table)
@@ -159,7 +159,7 @@ def _open(settling, batch, m, cash, asset, portfolio, symbol, notional):  # type
 @kernel
 def settle(ledger, i, event, written):  # type: ignore[no-untyped-def]
     """What settlement row i locked is available; the row is free. `event` is the message that the change is told of."""
-    table, head = ledger.settlements, ledger.events.heads.rows[SETTLEMENT_HEAD]
+    table, head = ledger.settlements, ledger.events.heads.rows[JOURNAL_HEAD]
     row = table.rows[i]
     balance, amount = np.int64(row.cash), get(row, "amount")
     if row.side == _BUY:
@@ -170,7 +170,7 @@ def settle(ledger, i, event, written):  # type: ignore[no-untyped-def]
     row.is_open, row.next = np.uint8(0), np.uint32(head.free)
     head.free = i + 1
     touch(table, i)
-    touch(ledger.events.heads, SETTLEMENT_HEAD)
+    touch(ledger.events.heads, JOURNAL_HEAD)
 
 
 @kernel
@@ -184,7 +184,7 @@ def book_trade(settling, batch, m, cash, asset, after, portfolio, symbol, notion
     tell_change(ledger, written, m, asset)
     told = settling.told[settling.counts[0]]
     settling.counts[0] += 1
-    told.message, told.asset_size = np.int32(m), np.int32(size)
+    told.message, told.asset_size, told.journal = np.int32(m), np.int32(size), next_entry(ledger)
     told.status, told.settles_at = _SETTLED, batch.executed_at[m]
     if waits:
         _open(settling, batch, m, cash, asset, portfolio, symbol, notional)

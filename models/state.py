@@ -100,7 +100,7 @@ PRICE_PERSISTED: dict[str, np.dtype] = {"strings": STRING, "prices": PRICE, "app
 OPEN = (TransactionStatus.PENDING.code, TransactionStatus.PROCESSING.code)
 
 #: rows of `heads`
-_TRADE_HEAD, EVENT_HEAD, _AGENDA_HEAD, SETTLEMENT_HEAD = 0, 1, 2, 3
+_TRADE_HEAD, EVENT_HEAD, _AGENDA_HEAD, JOURNAL_HEAD = 0, 1, 2, 3
 _PRICES = INPUTS.index("prices")
 
 

@@ -21,7 +21,7 @@ from assetstream.models.interning import (
 from assetstream.models.messages import TransactionStatus
 from assetstream.models.outputs import CHANGE, OUTCOME, POSTING, SENT
 from assetstream.models.rows import Table, append, touch
-from assetstream.models.state import agenda_of, events_of, strings_of
+from assetstream.models.state import JOURNAL_HEAD, agenda_of, events_of, strings_of
 
 if TYPE_CHECKING:
     from assetstream.models.agenda import Agenda
@@ -217,11 +217,21 @@ def _tell_balance(ledger, balance, row):  # type: ignore[no-untyped-def]
 
 
 @inline
+def next_entry(ledger):  # type: ignore[no-untyped-def]
+    """The number of the partition's next entry in its journal: outcomes and settlement events, as they are booked."""
+    head = ledger.events.heads.rows[JOURNAL_HEAD]
+    head.next += 1
+    touch(ledger.events.heads, JOURNAL_HEAD)
+    return head.next
+
+
+@inline
 def tell_outcome(ledger, written, message, balance, status, code):  # type: ignore[no-untyped-def]
     """What became of an event, with its balance as it is now."""
     outcome = written.outcomes[written.counts[0]]
     written.counts[0] += 1
     outcome.message, outcome.balance, outcome.status, outcome.code = np.int32(message), np.int32(balance), status, code
+    outcome.journal = next_entry(ledger)
     _tell_balance(ledger, balance, outcome)
 
 

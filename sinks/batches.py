@@ -404,6 +404,11 @@ def ledger_entries(
     )
 
 
+def _settlement_id(user: pa.Array, trade: pa.Array) -> pa.Array:
+    """What settlements of trades are told under: no transaction id has a slash."""
+    return pc.binary_join_element_wise(user, trade, "/")
+
+
 def settlements(batch: SettlementBatch, partition: np.ndarray) -> pa.RecordBatch:
     """`settlements` of settlement events; `partition` of each one's cause."""
     every = np.arange(len(batch.side))
@@ -412,7 +417,7 @@ def settlements(batch: SettlementBatch, partition: np.ndarray) -> pa.RecordBatch
     )
     return _batch(
         "settlements",
-        pc.binary_join_element_wise(user, trade, "/"),
+        _settlement_id(user, trade),
         user,
         portfolio,
         wallet,
@@ -441,7 +446,7 @@ def trade_entries(batch: SettlementBatch, partition: np.ndarray) -> pa.RecordBat
     return _batch(
         "ledger_entries",
         user,
-        trade,
+        _settlement_id(user, trade),
         text(accounts_of(batch, rows)),
         text(asset),
         decimals(decimal_column(rows, "amount")),
@@ -465,7 +470,7 @@ def settlement_changes(
         user,
         wallet,
         text(Names(batch.data, batch.text_at[place, event], batch.text_len[place, event])),
-        trade,
+        _settlement_id(user, trade),
         *(decimals(decimal_column(rows, column)) for column in ("total", "available", "locked")),
         integers(rows["sequence"], np.int64),
         times(batch.occurred_at[event]),

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from assetstream.models.rows import HOLD_EXPIRES, SETTLES
 from assetstream.models.state import PERSISTED, PRICE_PERSISTED, AccountState, PriceState
 from assetstream.streams.batch_writer import partition_of
 from assetstream.tables import changelog
@@ -108,7 +109,10 @@ def _account(rows: Rows, home: np.ndarray, number: int, is_new: bool) -> Rows:
     wallet, made["wallets"] = _kept(rows["wallets"], home[rows["wallets"]["user"]] == number)
     balance, made["balances"] = _kept(rows["balances"], wallet[rows["balances"]["wallet"]] >= 0)
     made["balances"]["wallet"] = wallet[made["balances"]["wallet"]]
-    made["events"], made["agenda"] = _events(rows, balance)
+    event, made["events"] = _events(rows, balance)
+    settlement, made["settlements"] = _settlements(rows, balance, portfolio)
+    due, made["agenda"] = _agenda(rows, event, settlement)
+    _renumber(made["events"], "due", due)
     made["heads"] = rows["heads"].copy()
     made["heads"]["free"] = 0  # no row is
     made["marks"] = marks = rows["marks"].copy()
@@ -119,19 +123,45 @@ def _account(rows: Rows, home: np.ndarray, number: int, is_new: bool) -> Rows:
 
 
 def _events(rows: Rows, balance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Wallet events whose balances stay, and what is due of them; no free rows."""
-    events, agenda = rows["events"], rows["agenda"]
+    """Wallet events whose balances stay; no free rows."""
+    events = rows["events"]
     stays = events["seen"] != 0
     stays[stays] = balance[events["balance"][stays]] >= 0
     event, events = _kept(events, stays)
-    stays = agenda["kind"] != 0
-    stays[stays] = event[agenda["about"][stays]] >= 0
+    for field in ("balance", "other"):
+        _renumber(events, field, balance)
+    return event, events
+
+
+def _settlements(rows: Rows, balance: np.ndarray, portfolio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Settlements whose balances stay; no free rows."""
+    settlements = rows["settlements"]
+    stays = settlements["is_open"] != 0
+    stays[stays] = balance[settlements["cash"][stays]] >= 0
+    settlement, settlements = _kept(settlements, stays)
+    for field, number in (("cash", balance), ("asset", balance), ("portfolio", portfolio)):
+        settlements[field] = number[settlements[field]]
+    return settlement, settlements
+
+
+def _agenda(rows: Rows, event: np.ndarray, settlement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What is due of those that stay; no free rows."""
+    agenda, stays = rows["agenda"], np.zeros(len(rows["agenda"]), np.bool_)
+    number = {HOLD_EXPIRES: event, SETTLES: settlement}
+    for kind, kept in number.items():
+        of = agenda["kind"] == kind
+        stays[of] = kept[agenda["about"][of]] >= 0
     due, agenda = _kept(agenda, stays)
-    agenda["about"] = event[agenda["about"]]
-    for field, number in (("balance", balance), ("other", balance), ("due", due)):
-        has = events[field] >= 0
-        events[field][has] = number[events[field][has]]
-    return events, agenda
+    for kind, kept in number.items():
+        of = agenda["kind"] == kind
+        agenda["about"][of] = kept[agenda["about"][of]]
+    return due, agenda
+
+
+def _renumber(rows: np.ndarray, field: str, number: np.ndarray) -> None:
+    """A field that may name no row, −1."""
+    has = rows[field] >= 0
+    rows[field][has] = number[rows[field][has]]
 
 
 def _prices(rows: Rows, home: np.ndarray, number: int, is_new: bool) -> Rows:

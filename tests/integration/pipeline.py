@@ -825,7 +825,8 @@ class Check:
 
     def _balance_rows(self, client: Client) -> None:
         found = rows(client, f"SELECT * FROM {self.database}.balance_changes")
-        expected = {balance_of(row): row for row in (columns(each, self.prefix) for each in self.reference.balance_changes)}
+        changes = (columns(each, self.prefix) for each in self.reference.balance_changes)
+        expected = {balance_of(row): row for row in changes}
         same(unique(found, balance_of, "balance_changes"), expected, "table balance_changes")
 
     def _settlement_rows(self, client: Client) -> None:

@@ -166,7 +166,7 @@ class Machine:
                     "asset": text(self.state, balance["asset"]),
                     **{name: decimal(row, name) for name in ("total", "available", "locked")},
                     "sequence": int(row["sequence"]),
-                    "transaction_id": of(batch, 0, i),
+                    "transaction_id": f"{of(batch, 1, i)}/{of(batch, 0, i)}",
                     "occurred_at": timestamp(int(batch.occurred_at[i])),
                     "cause": {"topic": records.topic, "partition": 3, "offset": int(records.offset[i])},
                 }
@@ -433,7 +433,7 @@ class Pair:
             del position["average_price"]
         assert machine.positions() == expected
         assert machine.settlements == reference.ledger.settlements
-        assert machine.legs == reference.ledger.settled_postings
+        assert machine.legs == [legs for _, legs in reference.ledger.settled_postings]
         assert machine.changes == reference.ledger.changes
         assert machine.balances() == reference.balances
 

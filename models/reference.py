@@ -187,6 +187,8 @@ class Reference:
         self.id_memory = id_memory
         self.judging = judging
         self.dates = dates or ReferenceDates(settlement_rules())
+        #: says when a trade settles, µs
+        self.settles_at = self.date_of
         self.decimals = decimals
         self.conversion_max_age_s = conversion_max_age_s
         self.conversion_spread_bps = conversion_spread_bps
@@ -205,6 +207,8 @@ class Reference:
         self.ledger = Ledger(id_memory)
         #: as in `asset_transactions`, and every balance that an event left or changed
         self.outcomes, self.balance_changes = self.ledger.outcomes, self.ledger.changes
+        #: as in `settlement_events`; and of those that trades caused, the legs of each
+        self.settlements, self.settled_postings = self.ledger.settlements, self.ledger.settled_postings
         #: by (topic, partition): what was said under each remembered id of a trade, the oldest first
         self._bodies: dict[tuple[str, int], OrderedDict[tuple[str, str], bytes]] = {}
         #: positions whose valuation looked at a symbol's mark, found or not
@@ -263,6 +267,10 @@ class Reference:
                 self._value(position)
             self._total(portfolio)
             self._judge(portfolio, [symbol] if own else [], as_of, mark.source)
+
+    def date_of(self, m: dict[str, Any], source: Source) -> int:
+        """When a trade settles by the rules, µs."""
+        return self.dates.settles_at(m["asset_type"], m["currency"], m["executed_at"])
 
     def value_all(self) -> None:
         """Value every portfolio with the marks as they are now; judges nothing."""
@@ -343,7 +351,7 @@ class Reference:
         sign = 1 if m["side"] == "BUY" else -1
         after = fill(before, sign, m["quantity"], m["price"], m["fee"])
         notional = times(m["quantity"], m["price"])
-        settles_at = self.dates.settles_at(m["asset_type"], m["currency"], m["executed_at"])
+        settles_at = self.settles_at(m, source)
         effect = self.ledger.exchange(m, notional, settles_at)
         if effect.overflows or any(abs(amount) >= BOUND for amount in (*after, after.average_price or 0)):
             raise Rejected("out_of_range", "quantity: a resulting amount of 10^20 or more")

@@ -36,6 +36,7 @@ _NAMES = {
     "wallets": ("user", "wallet"),
     "balances": ("asset",),
     "events": ("to_user", "to_wallet"),
+    "settlements": ("symbol",),
     "prices": ("symbol", "currency"),
 }
 #: the first strings: the base currency and USD, wherever they are used

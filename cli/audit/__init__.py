@@ -250,6 +250,9 @@ class _Audit:
             compare_marks(self.report, number, account, accepted)
         for family in partitions.families():
             rebuild_accounts(against, family, state.accounts)
+        if against.other_dates:
+            said = f"{against.other_dates:,} trades settle at another time than they would by the rules of now"
+            self.report.notes.append(said)
         judge_transfers(against, ends_of(self.settings, (topics.TRANSFERS,)), quiet)
         self.report.seconds = time.monotonic() - began
 

@@ -22,7 +22,7 @@ from assetstream.streams.batch_writer import partition_of
 from assetstream.streams.reading import Place, read
 from assetstream.streams.settings import Settings
 
-TOPICS = ("portfolio_updates", "risk_alerts", "asset_transactions", "dead_letters")
+TOPICS = ("portfolio_updates", "risk_alerts", "asset_transactions", "settlement_events", "dead_letters")
 SKIPPED = "skipped"
 #: what the outcome of a conversion says of its rate
 RATE = ("code", "rate", "rate_as_of", "spread_bps")
@@ -49,8 +49,11 @@ class Published:
 
     letters: dict[tuple[str, int], dict[int, list[Found]]] = field(default_factory=lambda: defaultdict(dict))
     outcomes: dict[tuple[str, int], dict[int, list[Found]]] = field(default_factory=lambda: defaultdict(dict))
-    #: by partition, what wallet events and transfers the outcomes tell of, in their order: input (plain), offset
-    order: dict[int, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
+    settlements: dict[tuple[str, int], dict[int, list[Found]]] = field(default_factory=lambda: defaultdict(dict))
+    #: by topic, partition and offset of a trade: when it settles, as it was told first
+    settles_at: dict[tuple[str, int, int], str] = field(default_factory=dict)
+    #: by partition, what outcomes and settlement events tell of: number in its journal, input (plain), offset
+    order: dict[int, list[tuple[int, str, int]]] = field(default_factory=lambda: defaultdict(list))
     #: by topic, partition and offset: code, rate, rate_as_of and spread_bps of the outcomes of conversions
     conversions: dict[tuple[str, int, int], dict[str, str | None]] = field(default_factory=dict)
     alerts: dict[str, list[Alert]] = field(default_factory=lambda: defaultdict(list))  # by subject, in their order
@@ -104,6 +107,8 @@ def read_published(
     for together in _in_turn(ranges, partitions):
         for message in read(settings, together, more):
             take.message(message)
+    for journal in published.order.values():
+        journal.sort()
     return published
 
 
@@ -122,6 +127,7 @@ class _Taking:
             settings.topic("portfolio_updates"): self._update,
             settings.topic("risk_alerts"): self._alert,
             settings.topic("asset_transactions"): self._outcome,
+            settings.topic("settlement_events"): self._settlement,
             settings.topic("dead_letters"): self._letter,
         }
 
@@ -166,12 +172,21 @@ class _Taking:
     def _outcome(self, outcome: dict[str, Any], where: str) -> bytes:
         cause = outcome["cause"]
         place = self.published.outcomes[cause["topic"], cause["partition"]]
-        self.published.order[cause["partition"]].append((cause["topic"][self._prefix :], cause["offset"]))
+        entry = outcome["journal"], cause["topic"][self._prefix :], cause["offset"]
+        self.published.order[cause["partition"]].append(entry)
         place.setdefault(cause["offset"], []).append(Found(told(outcome), where))
         if outcome["type"] == "CONVERSION":
             told_of = {name: outcome[name] for name in RATE}
             self.published.conversions[cause["topic"], cause["partition"], cause["offset"]] = told_of
         return str(outcome["user_id"]).encode()
+
+    def _settlement(self, event: dict[str, Any], where: str) -> bytes:
+        cause = event["cause"]
+        topic, partition, offset = cause["topic"], cause["partition"], cause["offset"]
+        self.published.order[partition].append((event["journal"], topic[self._prefix :], offset))
+        self.published.settlements[topic, partition].setdefault(offset, []).append(Found(told(event), where))
+        self.published.settles_at.setdefault((topic, partition, offset), event["settles_at"])
+        return str(event["user_id"]).encode()
 
     def _letter(self, found: dict[str, Any], where: str) -> bytes | None:
         topic, number, offset, key = found["topic"], found["partition"], found["offset"], found["key"]

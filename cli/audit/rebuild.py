@@ -22,12 +22,14 @@ from assetstream.cli.audit.rates import Rates
 from assetstream.cli.audit.report import Report
 from assetstream.cli.audit.states import RULES, Account, Level, Prices
 from assetstream.cli.audit.tables import Tables
+from assetstream.models.messages import parse_time, to_micros
 from assetstream.models.reference import (
     NO_QUOTE,
     OK,
     SEVERITIES,
     Portfolio,
     Reference,
+    Source,
     level_of,
     plain,
     timestamp,
@@ -56,7 +58,7 @@ Rows = tuple[dict[str, Any], ...]
 #: inputs whose ids are remembered
 REMEMBERED = ("trades", "transactions")
 #: inputs that move balances
-LEDGER = ("transactions", topics.TRANSFERS, topics.CLOCK)
+LEDGER = ("trades", "transactions", topics.TRANSFERS, topics.CLOCK)
 
 
 class Letter(NamedTuple):
@@ -78,6 +80,8 @@ class Against:
     report: Report
     progress: Callable[[int], None]
     rates: Rates
+    #: trades that were told to settle at another time than by the rules of now
+    other_dates: int = 0
     #: what the rebuilds say was sent to `transfers`, and how often
     sent: Counter[bytes] = field(default_factory=Counter)
 
@@ -91,7 +95,17 @@ class Against:
             decimals=precision(self.settings.asset_precision),
         )
         made.quote = lambda m, source: self.rates.quote(m, source, made.timestamp_ms)
+        made.settles_at = lambda m, source: self._settles_at(made, m, source)
         return made
+
+    def _settles_at(self, reference: Reference, m: dict[str, Any], source: Source) -> int:
+        """When a trade settles, as it was published: rules and holidays may have been others when it was booked."""
+        rule = reference.date_of(m, source)
+        said = self.published.settles_at.get((self.settings.topic(source.topic), source.partition, source.offset))
+        told_at = rule if said is None else to_micros(parse_time(said))
+        if told_at != rule:
+            self.other_dates += 1
+        return told_at
 
     def lies(self, key: str, family: range, number: int) -> bool:
         """Whether what was taken under a key in a family is in this partition of it now."""
@@ -128,7 +142,8 @@ class Against:
                 self.sent[told(message)] += 1
             forget(reference)
 
-        due = self.published.outcomes[places[topics.CLOCK]].keys() | skipped[topics.CLOCK]
+        clock = places[topics.CLOCK]
+        due = self.published.outcomes[clock].keys() | self.published.settlements[clock].keys() | skipped[topics.CLOCK]
         for taken, (name, record) in enumerate(self._in_order(partition, spans), 1):
             if name == topics.CLOCK and record.offset() not in due:
                 continue  # it found nothing due: where it was taken among the others isn't known
@@ -146,7 +161,7 @@ class Against:
             for name, span in spans.items()
         }
         last = dict.fromkeys(spans, -1)
-        for name, offset in self.published.order[partition]:
+        for _, name, offset in self.published.order[partition]:
             # several outcomes may have one cause
             if name in spans and spans[name][0] <= offset < spans[name][1] and offset > last[name]:
                 last[name] = offset
@@ -163,26 +178,37 @@ class Against:
         self._letters(letters, place, span)
         if name == "trades":
             self._rows("fills", [(row,) for row in reference.fills], place, span)
-        elif name == "prices":
+        if name == "prices":
             self._rows("prices", [(row,) for row in reference.prices_accepted], place, span)
-        elif name in LEDGER:
+        if name in LEDGER:
             told = zip(reference.outcomes, reference.ledger.sequences, strict=True)
             rows = [(_outcome_row(each, sequence),) for each, sequence in told if each["cause"]["topic"] == name]
             outcomes = [each for each in reference.outcomes if each["cause"]["topic"] == name]
             changes = [each for each in reference.balance_changes if each["cause"]["topic"] == name]
-            self._outcomes(outcomes, place, span)
+            settlements = [each for each in reference.settlements if each["cause"]["topic"] == name]
+            legs = [_trade_entries(*each) for each in reference.settled_postings if name == "trades"]
+            self._told("asset_transactions", outcomes, self.published.outcomes, place, span)
+            self._told("settlement_events", settlements, self.published.settlements, place, span)
             self._rows("transactions", rows, place, span)
-            self._rows("ledger_entries", [_entries(each) for each in outcomes], place, span)
+            self._rows("ledger_entries", [*(_entries(each) for each in outcomes), *legs], place, span)
             self._rows("balance_changes", [(_change_row(each),) for each in changes], place, span)
+            self._rows("settlements", [(_change_row(each),) for each in settlements], place, span)
 
     # -- topics
 
-    def _outcomes(self, outcomes: Sequence[dict[str, Any]], place: Place, span: range) -> None:
+    def _told(
+        self,
+        topic: str,
+        messages: Sequence[dict[str, Any]],
+        published: Mapping[Place, Mapping[int, list[Found]]],
+        place: Place,
+        span: range,
+    ) -> None:
         expected: dict[int, list[Found]] = {}
-        for each in outcomes:
+        for each in messages:
             said = told({**each, "cause": {**each["cause"], "topic": place[0]}})
             expected.setdefault(each["cause"]["offset"], []).append(Found(said, ""))
-        self._once("asset_transactions", expected, self.published.outcomes[place], place, span)
+        self._once(topic, expected, published[place], place, span)
 
     def _letters(self, letters: dict[int, Letter], place: Place, span: range) -> None:
         expected = {o: [Found(letter(each.key, each.value), "", each.reason)] for o, each in letters.items()}
@@ -319,6 +345,8 @@ def forget(reference: Reference) -> None:
     """Have the reference forget what it noted for others; its state stays."""
     for notes in (reference.fills, reference.prices_accepted, reference.outcomes, reference.balance_changes):
         notes.clear()
+    reference.settlements.clear()
+    reference.settled_postings.clear()
     for notes_of_ledger in (reference.dead_letters, reference.ledger.sequences, reference.ledger.sent):
         notes_of_ledger.clear()
     reference.details.clear()
@@ -335,6 +363,10 @@ def _outcome_row(outcome: dict[str, Any], sequence: int) -> dict[str, Any]:
 
 def _change_row(change: dict[str, Any]) -> dict[str, Any]:
     return {**change, "source_offset": change["cause"]["offset"]}
+
+
+def _trade_entries(event: dict[str, Any], postings: list[dict[str, str]]) -> Rows:
+    return _entries({**event, "transaction_id": event["settlement_id"], "postings": postings})
 
 
 def _entries(outcome: dict[str, Any]) -> Rows:

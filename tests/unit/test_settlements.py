@@ -111,6 +111,7 @@ def test_what_waits_is_kept_and_unlocked_when_it_is_due() -> None:
         "status": "SETTLED",
         "settles_at": "2026-03-04T09:00:00.000000Z",
         "occurred_at": "2026-03-04T09:00:00.000000Z",
+        "journal": 3,
         "cause": {"topic": "clock", "partition": 0, "offset": 0},
     }
     assert balances(state) == {"USD": ("989", "0"), "ACME": ("-8", "0")}

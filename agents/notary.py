@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import OffsetSpec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from assetstream.models.audit_heads import frontier_of, leaf_hasher, make_head
+from assetstream.models.audit_heads import frontier_of, is_signed, leaf_hasher, make_head
 from assetstream.models.merkle import Frontier
 from assetstream.models.messages import AuditHead
 from assetstream.streams.admin import Admin, BrokerAway
@@ -50,9 +50,11 @@ class NotaryReplaced(RuntimeError):
 class Book:
     """The tree of one partition, and how far it goes."""
 
-    def __init__(self, place: Place, head: AuditHead | None, begin: int) -> None:
-        """Goes on from `head`; without one a tree begins, at offset `begin`."""
-        self.place, self.head = place, head
+    def __init__(self, place: Place, head: AuditHead | None, begin: int, key: Ed25519PrivateKey | None) -> None:
+        """Goes on from `head`; without one a tree begins, at offset `begin`. Heads are signed with `key`."""
+        self.place, self.head, self._key = place, head, key
+        # a signature holds for all heads before it: with a new key we vouch for them anew
+        self._is_told = head is not None and (key is None or is_signed(head, key.public_key()))
         self.frontier = Frontier() if head is None else frontier_of(head)
         self.first_offset = begin if head is None else head.first_offset
         self.next_offset = begin if head is None else head.next_offset
@@ -79,14 +81,18 @@ class Book:
 
     @property
     def has_news(self) -> bool:
-        """Whether there is something to say since the last head: records, or a position behind markers."""
-        head = self.head
-        return head is None or (head.size, head.next_offset) != (self.frontier.size, self.next_offset)
+        """Whether there is something to say: records since the last head, or a position behind markers."""
+        head, now = self.head, (self.first_offset, self.frontier.size, self.next_offset)
+        return head is None or not self._is_told or (head.first_offset, head.size, head.next_offset) != now
 
-    def next_head(self, now: datetime, key: Ed25519PrivateKey | None) -> AuditHead:
+    def next_head(self, now: datetime) -> AuditHead:
         """What there is to say."""
         offsets = (self.first_offset, self.next_offset)
-        return make_head(self.place, self.frontier, offsets, self.newest_ms, self.head, now, key)
+        return make_head(self.place, self.frontier, offsets, self.newest_ms, self.head, now, self._key)
+
+    def told(self, head: AuditHead) -> None:
+        """It is published."""
+        self.head, self._is_told = head, True
 
 
 class Notary:
@@ -141,7 +147,7 @@ class Notary:
         places, heads, admin = audited_places(self._settings), last_heads(self._settings), Admin(self._settings)
         begins = admin.offsets(places, OffsetSpec.earliest())
         ends = admin.offsets(places, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
-        books = {place: Book(place, heads.get(place), begins[place]) for place in places}
+        books = {place: Book(place, heads.get(place), begins[place], self._key) for place in places}
         for place, book in books.items():
             if gap := _gap(book, begins[place], ends[place]):
                 if not accept_gap:
@@ -172,7 +178,7 @@ class Notary:
     def _tell(self, producer: Producer, consumer: Consumer, books: Iterable[Book]) -> None:
         """Publish the heads that are due, and how far we are, in one transaction."""
         now = datetime.now(UTC)
-        heads = [(book, book.next_head(now, self._key)) for book in books if book.has_news]
+        heads = [(book, book.next_head(now)) for book in books if book.has_news]
         if not heads:
             return
         producer.begin_transaction()
@@ -183,7 +189,7 @@ class Notary:
         producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), TRANSACTION_S)
         producer.commit_transaction(TRANSACTION_S)
         for book, head in heads:
-            book.head = head
+            book.told(head)
 
     def _producer(self) -> Producer:
         fenced = {"transactional.id": self._settings.group("notary"), "transaction.timeout.ms": 10_000}

@@ -36,7 +36,7 @@ def check(
         Path | None, typer.Option("--save", metavar="FILE", help="Of --audit: where to save the last heads.")
     ] = None,
     public_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Of --audit: every head must be signed with its key.")
+        Path | None, typer.Option(metavar="FILE", help="Of --audit: the last heads must be signed with its key.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:

@@ -34,6 +34,7 @@ COMMANDS = {
     "reconcile": ("reconcile", "Hold a broker's statement against us, and print the breaks."),
     "breaks": ("breaks", "List breaks with brokers; explain or resolve one."),
     "reconciler": ("reconciler", "Judge brokers' statements as they come."),
+    "fees": ("fees", "Say what a fee schedule charges for a wallet event."),
     "lag": ("lag", "Say how much each consumer group has still to read."),
     "schemas": ("schemas", "Print the JSON Schema of every topic."),
     "skip": ("skip", "Send a poisonous message, before which its partition halts, to dead_letters."),

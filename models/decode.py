@@ -25,6 +25,7 @@ from assetstream.models.decimals import (
     limbs,
     parse_decimal,
     to_units,
+    units_of,
 )
 from assetstream.models.jsonscan import (
     ABSENT,
@@ -47,14 +48,13 @@ from assetstream.models.jsonscan import (
     value,
 )
 from assetstream.models.messages import Rejection, codes, from_micros, parse, time_text, to_micros
-from assetstream.models.outputs import Code
+from assetstream.models.outputs import NO_TIME, Code
+from assetstream.models.precision import MOST, Precision
 from assetstream.models.records import Records, records_of
 from assetstream.models.siphash import absorb, absorb_text, finish, hash_bytes, start
 from assetstream.models.spans import inline, kernel, load8, window
 from assetstream.models.verdicts import Verdict
 
-#: a time that is null
-NO_TIME = np.iinfo(np.int64).min
 #: an enum that is null
 NO_CODE = 255
 
@@ -408,6 +408,7 @@ def _decode_slowly(
     tail: _Tail,
     max_skew_us: int,
     fill: Callable[[int, Any], Iterable[str | None]],
+    precision: Precision | None = None,
 ) -> np.ndarray:
     """Decode the rows marked _SLOW by the strict parser; gives the accepted ones, int64.
 
@@ -417,7 +418,7 @@ def _decode_slowly(
     accepted = []
     for i in np.flatnonzero(out.verdict == _SLOW).tolist():
         _clear(out, i)
-        message = parse(kind, records.value(i), int(records.timestamp[i]), max_skew_us)
+        message = parse(kind, records.value(i), int(records.timestamp[i]), max_skew_us, precision)
         if isinstance(message, Rejection):
             out.verdict[i] = message.verdict
             details[i] = message.detail
@@ -814,7 +815,7 @@ def _transaction(data, found, rules, types, statuses, timestamp_ms, max_skew_us,
         return False
     if code == _REVERSAL and value(found, _REVERSES, KIND) == ABSENT:
         return False
-    if code == _CONVERSION and (value(found, _TO_ASSET, KIND) == ABSENT or value(found, _RATE, KIND) == ABSENT):
+    if code == _CONVERSION and value(found, _TO_ASSET, KIND) == ABSENT:
         return False
     if not _above_0(data, found, _AMOUNT, out.amount, i):
         return False
@@ -866,8 +867,10 @@ def _transactions(spans, known, found, rules, types, statuses, max_skew_us, out)
     return slow
 
 
-def decode_transactions(records: Records, max_skew_us: int) -> TransactionBatch:
+def decode_transactions(records: Records, max_skew_us: int, precision: Precision | None = None) -> TransactionBatch:
     """Decode records of `transactions`. `occurred_at` more than `max_skew_us` after its record's timestamp is invalid.
+
+    With a `precision` every amount is held against its asset, and those that are too fine are invalid: 3 µs each.
 
     Of adjustments and of messages with a counterparty or metadata the strict parser takes care, so they cost some 30 µs
     each.
@@ -888,6 +891,8 @@ def decode_transactions(records: Records, max_skew_us: int) -> TransactionBatch:
         spans, _TRANSACTION, scratch(_TRANSACTION), _TRANSACTION_RULES, _TYPES, _STATUSES, max_skew_us, out
     )
     batch = TransactionBatch(records, spans.data, out.verdict, out.key_ok, {}, *out[2:-1])
+    if precision is not None:
+        slow += _doubt_fine_amounts(batch, precision)
     if not slow:
         return batch
 
@@ -909,10 +914,25 @@ def decode_transactions(records: Records, max_skew_us: int) -> TransactionBatch:
         return (*own, other and other.user_id, other and other.wallet_id)
 
     tail = _Tail(spans.data)
-    rows = _decode_slowly("transactions", records, out, batch.details, tail, max_skew_us, fill)
+    rows = _decode_slowly("transactions", records, out, batch.details, tail, max_skew_us, fill, precision)
     batch = batch._replace(data=tail.data)
     _hash_transactions(batch.data, rows, out)
     return batch
+
+
+def _doubt_fine_amounts(batch: TransactionBatch, precision: Precision) -> int:
+    """Mark rows _SLOW that were decoded fast and have more decimals than their asset. -> how many."""
+    rows = np.flatnonzero(batch.verdict == 0)
+    starts = batch.text_at[_ASSET, rows]
+    spans = zip(starts.tolist(), (starts + batch.text_len[_ASSET, rows]).tolist(), strict=True)
+    amounts, fees = units_of(batch.amount[rows]), units_of(batch.fee[rows])
+    doubtful = []
+    for row, (at, end), amount, fee in zip(rows.tolist(), spans, amounts, fees, strict=True):
+        smallest = 10 ** (MOST - precision.get(batch.data[at:end].tobytes().decode(), MOST))
+        if amount % smallest or fee % smallest:
+            doubtful.append(row)
+    batch.verdict[doubtful] = _SLOW
+    return len(doubtful)
 
 
 # -------------------------------------------------------------------------------------------------- transfers

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from assetstream.models.agenda import cross_out, put_down
+from assetstream.models.conversion import AT_MARKS, current_terms, no_quote, quote_of, tell_rate
 from assetstream.models.decode import NO_TIME
 from assetstream.models.int128 import (
     add,
@@ -53,6 +54,7 @@ from assetstream.models.wallets import (
 )
 
 if TYPE_CHECKING:
+    from assetstream.models.conversion import QuoteTerms
     from assetstream.models.decode import TransactionBatch
     from assetstream.models.state import AccountState
 
@@ -66,7 +68,7 @@ _CREDIT, _CLAIM = np.uint8(Step.CREDIT.code), np.uint8(Step.CLAIM.code)
 _OF_WALLET, _EXTERNAL, _FEES, _EXCHANGE, _INCOME, _ADJUSTMENTS, _TRANSIT = (np.uint8(account) for account in Account)
 _NO_CODE, _INSUFFICIENT = np.uint8(Code.NONE), np.uint8(Code.INSUFFICIENT_FUNDS)
 _UNKNOWN, _ALREADY = np.uint8(Code.UNKNOWN_REFERENCE), np.uint8(Code.ALREADY_REVERSED)
-_NOT_ALLOWED = np.uint8(Code.NOT_ALLOWED)
+_NOT_ALLOWED, _NO_RATE = np.uint8(Code.NOT_ALLOWED), np.uint8(Code.NO_RATE)
 _EXPIRES = np.uint8(HOLD_EXPIRES)
 #: legs of one outcome at most
 _LEGS = 5
@@ -84,9 +86,11 @@ class _Events(NamedTuple):
     text_at: np.ndarray
     text_len: np.ndarray
     key_ok: np.ndarray
+    timestamp: np.ndarray
     amount: np.ndarray
     fee: np.ndarray
     rate: np.ndarray
+    has_rate: np.ndarray
     crosses: np.ndarray
     expires_at: np.ndarray
     type: np.ndarray
@@ -298,10 +302,9 @@ def _plan_move(ledger, batch, m, own, held, cost, arrives):  # type: ignore[no-u
 
 
 @kernel
-def _plan_lock(ledger, batch, m, own, held, cost):  # type: ignore[no-untyped-def]
-    """That of one that isn't COMPLETED: it locks, unlocks, or does nothing."""
+def _plan_lock(ledger, batch, m, own, held, cost, code):  # type: ignore[no-untyped-def]
+    """That of one that isn't COMPLETED, or can't be for the reason `code`: it locks, unlocks, or does nothing."""
     available, locked = holds(ledger, own)
-    code = _NO_CODE
     if is_open(batch.status[m]):
         if _locks(batch.type[m]) and not held:
             if available < cost:
@@ -417,7 +420,7 @@ def _settle(ledger, batch, m, own, plan, row, written):  # type: ignore[no-untyp
 
 
 @kernel
-def _apply(ledger, batch, m, written):  # type: ignore[no-untyped-def]
+def _apply(ledger, quotes, batch, m, written):  # type: ignore[no-untyped-def]
     """What becomes of message m, a Verdict; it is booked when that is APPLIED."""
     kind, status = batch.type[m], batch.status[m]
     cost, arrives, good = _amounts(kind, at(batch.amount, m), at(batch.fee, m), at(batch.rate, m))
@@ -429,10 +432,18 @@ def _apply(ledger, batch, m, written):  # type: ignore[no-untyped-def]
     if known.repeated:
         return _DUPLICATE
     own = find_balance(ledger, batch, m, _WALLET, _ASSET)
-    if status == _COMPLETED:
+    quote, code = no_quote(), _NO_CODE
+    if kind == _CONVERSION and status == _COMPLETED:
+        quote = quote_of(ledger.strings, quotes, batch, m)
+        arrives, good = multiply(at(batch.amount, m), quote.rate)
+        if not good:
+            return _OUT_OF_RANGE
+        if quote.rate == zero():
+            code = _NO_RATE
+    if status == _COMPLETED and code == _NO_CODE:
         plan = _plan_move(ledger, batch, m, own, known.held, cost, zero() if batch.crosses[m] else arrives)
     else:
-        plan = _plan_lock(ledger, batch, m, own, known.held, cost)
+        plan = _plan_lock(ledger, batch, m, own, known.held, cost, code)
     if plan.code == _NO_CODE and _overflows(plan):
         return _OUT_OF_RANGE
     if known.conflict:
@@ -446,6 +457,8 @@ def _apply(ledger, batch, m, written):  # type: ignore[no-untyped-def]
     result = status
     if plan.code != _NO_CODE:
         result = _FAILED
+        if plan.code == _NO_RATE:  # that is final, so nothing may stay locked for it
+            set_balance(ledger, own, plan.available, plan.locked)
         _remember(ledger, batch, m, known.row, result, own, np.uint8(0))
     elif plan.asks:
         result = _PROCESSING
@@ -460,21 +473,24 @@ def _apply(ledger, batch, m, written):  # type: ignore[no-untyped-def]
         if flags and not known.held:
             _put_down_expiry(ledger, batch, m, row)
     tell_outcome(ledger, written, m, own, result, plan.code)
+    if kind == _CONVERSION and result == _COMPLETED:
+        tell_rate(written, quote)
     return _APPLIED
 
 
 @kernel
-def _apply_all(ledger, batch, verdict, written):  # type: ignore[no-untyped-def]
+def _apply_all(ledger, quotes, batch, verdict, written):  # type: ignore[no-untyped-def]
     """Walk the batch in order."""
     for m in range(len(verdict)):
         if verdict[m] < _MALFORMED:
-            verdict[m] = _apply(ledger, batch, m, written)
+            verdict[m] = _apply(ledger, quotes, batch, m, written)
 
 
-def apply_transactions(state: AccountState, batch: TransactionBatch) -> LedgerResult:
+def apply_transactions(state: AccountState, batch: TransactionBatch, terms: QuoteTerms = AT_MARKS) -> LedgerResult:
     """Apply decoded wallet events in order: all that `decode` lets through.
 
     Rejections of `batch.verdict` stay; a rejected or repeated message changes nothing. `batch` is not changed.
+    Conversions that give no rate are done at the partition's marks, on these terms.
     """
     n = batch.records.n
     words = int(np.maximum(batch.text_len[_METHOD] + 7, 0).sum()) // 8
@@ -483,6 +499,7 @@ def apply_transactions(state: AccountState, batch: TransactionBatch) -> LedgerRe
     state = reserve(state, strings=5 * n, wallets=2 * n, balances=2 * n, **more)
     verdict = batch.verdict.copy()
     written = room_for(n, _LEGS)
-    columns = _Events(*(getattr(batch, name) for name in _Events._fields))
-    _apply_all(ledger_of(state), columns, verdict, written)
+    timestamp = np.array(batch.records.timestamp, np.int64)
+    columns = _Events(*(timestamp if name == "timestamp" else getattr(batch, name) for name in _Events._fields))
+    _apply_all(ledger_of(state), current_terms(state, terms), columns, verdict, written)
     return result_of(state, verdict, written)

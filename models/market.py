@@ -320,8 +320,9 @@ class Market:
             self._remember(self.transfers, transfer)
             return transfer
         if choice < 80:
-            rate = self.rates["EUR/USD"]
-            return self._event(account, "CONVERSION", cents, to_asset="EUR", rate=f"0.{10**8 // rate:04d}")
+            # a few at the current mark: its price is the inverse of the rate
+            given = {} if choice < 75 else {"rate": f"0.{10**8 // self.rates['EUR/USD']:04d}"}
+            return self._event(account, "CONVERSION", cents, to_asset="EUR", **given)
         if choice < 90:
             return self._event(account, "DIVIDEND" if choice % 2 else "INTEREST", cents)
         if choice < 93:
@@ -607,7 +608,7 @@ SPOILT: list[tuple[str, dict[str, Any]]] = [
     *_each("transactions", "fee", "11", "-1"),
     *_each("transactions", "type", "GIFT", "TRANSFER", "REVERSAL", "CONVERSION", "ADJUSTMENT"),
     *_each("transactions", "status", "DONE", ""),
-    ("transactions", {"type": "CONVERSION", "to_asset": "EUR"}),
+    ("transactions", {"type": "CONVERSION", "to_asset": "EUR", "rate": "0"}),
     ("transactions", {"type": "HOLD", "expires_at": FAR}),
     *_each("transactions", "metadata", {"a": 1}),
     *_each("prices", "price", "0", "-3.5", "NaN", "1e20", "0.0000000000000000001"),

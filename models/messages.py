@@ -37,6 +37,7 @@ from pydantic_core import PydanticCustomError
 
 from assetstream.models.decimals import DecimalError, from_units, is_decimal, to_units
 from assetstream.models.jsonscan import deeper_than
+from assetstream.models.precision import MOST, Precision
 from assetstream.models.verdicts import Verdict
 
 MAX_DEPTH = 64
@@ -376,8 +377,8 @@ class Input(Message):
                 return f"{_shown(name)}: {error}, got {_excerpt(value)}"
         return None
 
-    def unsupported(self) -> str | None:
-        """Why this version doesn't book the message; None when it does."""
+    def too_fine(self, precision: Precision) -> str | None:
+        """The field whose amount has more decimals than its asset; None when there is none."""
         return None
 
     def _decimals(self) -> Iterator[tuple[str, Decimal]]:
@@ -519,9 +520,15 @@ class Transaction(Input):
                 raise _invalid(f"{name}: a {self.type} needs it")
         return self
 
-    def unsupported(self) -> str | None:
-        if self.type is TransactionType.CONVERSION and self.rate is None:
-            return "rate: a CONVERSION without one is not booked by this version"
+    def too_fine(self, precision: Precision) -> str | None:
+        # what only gives back, or lets go, isn't held up: it may be of a time when nobody asked
+        lets_go = self.status in (TransactionStatus.FAILED, TransactionStatus.CANCELLED)
+        scale = precision.get(self.asset, MOST)
+        if scale >= MOST or lets_go or self.type is TransactionType.REVERSAL:
+            return None
+        for name, value in (("amount", self.amount), ("fee", self.fee)):
+            if _places(value) > scale:
+                return f"{name}: {self.asset} has {scale} decimals, got {_excerpt(value)}"
         return None
 
 
@@ -721,6 +728,10 @@ class AssetTransaction(Message):
     postings: list[Posting]
     occurred_at: Time
     cause: Cause
+    #: of a CONVERSION only, null until it is done; `rate_as_of` is null when the message gave the rate
+    rate: Exact | None = None
+    rate_as_of: Time | None = None
+    spread_bps: Exact | None = None
 
 
 class ReconciliationBreak(Message):
@@ -888,11 +899,14 @@ def _refuse_surrogates(found: Any) -> None:
             _refuse_surrogates(value)
 
 
-def parse(kind: str, value: bytes | None, timestamp_ms: int, max_skew_us: int) -> Input | Rejection:
+def parse(
+    kind: str, value: bytes | None, timestamp_ms: int, max_skew_us: int, precision: Precision | None = None
+) -> Input | Rejection:
     """The message of topic `kind` (without prefix), or why it is refused, by the first reason that applies.
 
     `timestamp_ms` is the record's Kafka timestamp; a time more than `max_skew_us` after it is invalid (not so
-    `expires_at`, which is meant to lie ahead). One broken rule beats any number out of range.
+    `expires_at`, which is meant to lie ahead). One broken rule beats any number out of range. With a `precision`, an
+    amount that has more decimals than its asset is invalid too.
     """
     found = load(value)
     if isinstance(found, Rejection):
@@ -901,8 +915,8 @@ def parse(kind: str, value: bytes | None, timestamp_ms: int, max_skew_us: int) -
         message = INPUTS[kind].model_validate(found, context=Judging(timestamp_ms, max_skew_us))
     except ValidationError as error:
         return Rejection(Verdict.INVALID, _detail(error))
-    if why := message.unsupported():
-        return Rejection(Verdict.UNSUPPORTED, why)
+    if precision is not None and (why := message.too_fine(precision)):
+        return Rejection(Verdict.INVALID, why[:MAX_DETAIL])
     if why := message.beyond_range():
         return Rejection(Verdict.OUT_OF_RANGE, why[:MAX_DETAIL])
     return message
@@ -924,6 +938,14 @@ def _detail(error: ValidationError) -> str:
         if room <= 0:
             break
     return "; ".join(parts)[:MAX_DETAIL]
+
+
+def _places(value: Decimal) -> int:
+    """Its decimals, zeros at their end not counted."""
+    _, digits, exponent = value.as_tuple()
+    assert isinstance(exponent, int)
+    zeros = next((n for n, digit in enumerate(reversed(digits)) if digit), len(digits))
+    return 0 if value == 0 else max(0, -exponent - zeros)
 
 
 def _shown(name: str) -> str:

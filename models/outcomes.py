@@ -12,7 +12,7 @@ import numpy as np
 
 from assetstream.models.decimals import texts_of
 from assetstream.models.messages import TransactionStatus, TransactionType, codes, from_micros, time_text
-from assetstream.models.outputs import Account, Code, decimal_column
+from assetstream.models.outputs import NO_TIME, Account, Code, decimal_column
 from assetstream.models.state import text
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from assetstream.models.state import AccountState
 
 
+_CONVERSION = TransactionType.CONVERSION.code
 _TYPES, _STATUSES = codes(TransactionType), codes(TransactionStatus)
 #: accounts that are one for all
 _COMMON = {account: account.name.lower() for account in Account}
@@ -117,7 +118,22 @@ def outcome_values(
         }
         for i, kind, amount, fee, status, code, total, available, locked in columns
     ]
+    for k in np.flatnonzero(batch.type[message] == _CONVERSION).tolist():
+        made[k] |= _rate(outcomes[k : k + 1])
     return [json.dumps(each, separators=(",", ":"), ensure_ascii=False).encode() for each in made]
+
+
+def _rate(outcome: np.ndarray) -> dict[str, str | None]:
+    """At what a conversion was done, of one OUTCOME row; nulls when it wasn't."""
+    rate, spread = (texts_of(decimal_column(outcome, name))[0] for name in ("rate", "spread_bps"))
+    if rate == "0":
+        return {"rate": None, "rate_as_of": None, "spread_bps": None}
+    as_of = int(outcome["rate_as_of"][0])
+    return {
+        "rate": rate,
+        "rate_as_of": None if as_of == NO_TIME else time_text(from_micros(as_of)),
+        "spread_bps": spread,
+    }
 
 
 def _text(batch: TransactionBatch | TransferBatch | DueBatch, field: int, i: int) -> str:

@@ -25,6 +25,9 @@ def decimal(name: str) -> list[tuple[str, str]]:
     return [(f"{name}_lo", "<u8"), (f"{name}_hi", "<i8")]
 
 
+#: a time that is null
+NO_TIME = np.iinfo(np.int64).min
+
 CAUSE = [("cause_topic", "u1"), ("cause_partition", "<i4"), ("cause_offset", "<i8")]
 
 
@@ -140,13 +143,17 @@ class Account(IntEnum):
 _BALANCE = [*decimal("total"), *decimal("available"), *decimal("locked"), ("sequence", "<i8")]
 
 #: what became of wallet event `message` of the batch: a TransactionStatus, with a code if it is refused or expired;
-#: its own balance after it
+#: its own balance after it; of a conversion that was done its rate (0: of anything else) with the spread that was taken
+#: off, and the time of the oldest mark it came from (NO_TIME: of none)
 OUTCOME = _dtype(
     ("message", "<i4"),
     ("balance", "<i4"),
     ("status", "u1"),
     ("code", "u1"),
     _BALANCE,
+    decimal("rate"),
+    decimal("spread_bps"),
+    ("rate_as_of", "<i8"),
 )
 
 #: one leg of an outcome's double entry, `entry` counts from 0 within it; amounts per outcome and asset sum to zero

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import base64
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from assetstream.models.reference_ledger import Ledger
+from assetstream.models.reference_ledger import NO_QUOTE as NO_QUOTE
+from assetstream.models.reference_ledger import Ledger, Quote
 from assetstream.models.reference_reading import (
     BOUND,
     ONE,
+    SECOND,
     Rejected,
     Source,
     body_of,
@@ -161,6 +163,9 @@ class Reference:
 
     id_memory  how many ids are remembered of each input topic and partition
     judging    portfolios are valued and judged message by message; else when `value_all` is called, without alerts
+    conversion_max_age_s, conversion_spread_bps
+               of conversions that give no rate: how old marks may be (s), and what is taken off (in units of 10^-18)
+    decimals   of assets: amounts of `transactions` that are finer are invalid; None: 18, whatever the asset
     """
 
     def __init__(
@@ -169,11 +174,20 @@ class Reference:
         max_future_skew_s: int = 3600,
         id_memory: int = 1_000_000,
         judging: bool = True,
+        conversion_max_age_s: int = 60,
+        conversion_spread_bps: int = 0,
+        decimals: Mapping[str, int] | None = None,
     ) -> None:
         self.base_currency = base_currency
         self.max_future_skew_s = max_future_skew_s
         self.id_memory = id_memory
         self.judging = judging
+        self.decimals = decimals
+        self.conversion_max_age_s = conversion_max_age_s
+        self.conversion_spread_bps = conversion_spread_bps
+        self.timestamp_ms = 0  # of the record that was taken last
+        #: finds what conversions that give no rate are done at
+        self.quote = self.current_quote
         self.fills: list[dict[str, Any]] = []
         self.alerts: list[dict[str, Any]] = []
         self.dead_letters: list[dict[str, Any]] = []
@@ -210,12 +224,13 @@ class Reference:
         take_mark     an accepted price is at once the mark; else `take_mark()` says when
         """
         source = Source(topic, partition, offset)
+        self.timestamp_ms = timestamp_ms
         if topic == "clock":
             result = self.ledger.tick(timestamp_ms, source)  # whatever it says: what counts is when it came
             self.counts[topic, result] += 1
             return result
         try:
-            message = read(topic, timestamp_ms, self.max_future_skew_s, key, value)
+            message = read(topic, timestamp_ms, self.max_future_skew_s, key, value, self.decimals)
             result = getattr(self, f"_{topic}")(message, source)
         except Rejected as rejected:
             result = rejected.reason
@@ -384,7 +399,7 @@ class Reference:
         return "applied"
 
     def _transactions(self, m: dict[str, Any], source: Source) -> str:
-        return self.ledger.take(m, source)
+        return self.ledger.take(m, source, self.quote)
 
     def _transfers(self, m: dict[str, Any], source: Source) -> str:
         return self.ledger.take_transfer(m, source)
@@ -429,6 +444,19 @@ class Reference:
                 rate = times(first, second)
         # Reading: a rate that reaches 10^20 is none, like any other amount that does.
         return rate if rate is None or rate < BOUND else None
+
+    def current_quote(self, m: dict[str, Any], source: Source) -> Quote | None:
+        """What a conversion is done at by the marks as they are; None: there is no rate, or it is too old."""
+        used: list[str] = []
+        rate = self._rate(m["asset"], m["to_asset"], used)
+        as_of = min((self.marks[symbol].fields["as_of"] for symbol in used if symbol in self.marks), default=None)
+        too_old = as_of is not None and as_of + self.conversion_max_age_s * SECOND < self.timestamp_ms * 1000
+        if rate is None or too_old:
+            return None
+        # (1 − bps/10,000), of 18 decimals: a spread has 14 at most
+        rate = times(rate, ONE - self.conversion_spread_bps // 10_000)
+        # Reading: what rounds to 0 is no rate.
+        return Quote(rate, as_of, self.conversion_spread_bps) if rate else None
 
     def _direct_rate(self, have: str, want: str, used: list[str]) -> int | None:
         if have == want:

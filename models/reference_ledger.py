@@ -52,6 +52,23 @@ class Posting(NamedTuple):
         return {"account": account, "asset": self.asset, "amount": plain(self.amount)}
 
 
+class Quote(NamedTuple):
+    """What a conversion is done at: the rate in units, spread taken off; the time of the oldest mark it came from."""
+
+    rate: int
+    as_of: int | None = None
+    spread_bps: int = 0
+
+    def published(self) -> dict[str, str | None]:
+        as_of = None if self.as_of is None else timestamp(self.as_of)
+        return {"rate": plain(self.rate), "rate_as_of": as_of, "spread_bps": plain(self.spread_bps)}
+
+
+#: finds the quote of a conversion that gives no rate, None when there is none
+Quoting = Callable[[dict[str, Any], Source], Quote | None]
+NO_QUOTE: dict[str, str | None] = {"rate": None, "rate_as_of": None, "spread_bps": None}
+
+
 class Terms(NamedTuple):
     """What every status of a transaction must repeat."""
 
@@ -72,9 +89,10 @@ class Terms(NamedTuple):
             return 0
         return self.amount if self.type == "HOLD" else self.amount + self.fee
 
-    def postings(self, user_id: str, payment_method: str | None) -> list[Posting]:
+    def postings(self, user_id: str, payment_method: str | None, rate: int | None) -> list[Posting]:
         """What COMPLETED moves (a REVERSAL's are its original's); sums to zero per asset, wallets' debits come first.
 
+        rate: of a CONVERSION, what it is done at.
         Reading: a fee is taken of DEPOSIT, WITHDRAWAL, TRANSFER and CONVERSION only.
         """
         own, asset, amount, fee = (user_id, self.wallet_id), self.asset, self.amount, self.fee
@@ -90,8 +108,8 @@ class Terms(NamedTuple):
             legs = [Posting(own, asset, -amount - fee), Posting("fees", asset, fee), Posting(other, asset, amount)]
         elif self.type == "CONVERSION":
             assert self.to_asset is not None
-            assert self.rate is not None
-            arrives = times(amount, self.rate)
+            assert rate is not None
+            arrives = times(amount, rate)
             legs = [
                 Posting(own, asset, -amount - fee),
                 Posting("fees", asset, fee),
@@ -116,6 +134,8 @@ class Transaction:
     bodies: dict[str, bytes] = field(default_factory=dict)
     status: str = ""
     payment_method: str | None = None
+    #: of a conversion that was done
+    rate: int | None = None
     reversed: bool = False
     #: its reversal waits for another user's answer; it is that reversal
     claimed: bool = False
@@ -174,6 +194,7 @@ class Effect:
     balances: dict[Key, Balance] = field(default_factory=dict)
     postings: list[Posting] = field(default_factory=list)
     reverses: Transaction | None = None
+    quote: Quote | None = None
     #: the other user of `reverses` is asked first
     asks: bool = False
     #: a credit would reach 10^20
@@ -209,7 +230,7 @@ class Ledger:
         for number in {home(user) for user, *_ in whole.found} | {partition}:
             self._memories[number] = whole.of(lambda user, number=number: home(user) == number)  # type: ignore[misc]
 
-    def take(self, m: dict[str, Any], source: Source) -> str:
+    def take(self, m: dict[str, Any], source: Source, quote: Quoting = lambda m, source: None) -> str:
         """Take an event that was read: applied or duplicate; raises Rejected, and then nothing has changed."""
         memory = self._memory(source.partition)
         identity, status, body = (m["user_id"], m["transaction_id"]), m["status"], body_of(m)
@@ -217,7 +238,7 @@ class Ledger:
         known = memory.found.get(identity)
         if known and known.bodies.get(status) == body:
             return "duplicate"
-        effect = self._effect(m, terms, known, memory)
+        effect = self._effect(m, terms, known, memory, lambda: quote(m, source))
         if effect.overflows and effect.code is None:
             raise Rejected("out_of_range", "amount: a balance of 10^20 or more")
         if known and (status in known.bodies or terms != known.terms):
@@ -233,6 +254,7 @@ class Ledger:
             known.expires_at = m["expires_at"]
         known.bodies[status] = body
         known.payment_method = m["payment_method"]
+        known.rate = effect.quote and effect.quote.rate
         known.waits = effect.asks
         memory.advance(identity, known, "FAILED" if effect.code else "PROCESSING" if effect.asks else status)
         if effect.asks:
@@ -252,7 +274,14 @@ class Ledger:
     def _memory(self, partition: int) -> Memory:
         return self._memories.setdefault(partition, Memory(self.id_memory))
 
-    def _effect(self, m: dict[str, Any], terms: Terms, known: Transaction | None, memory: Memory) -> Effect:
+    def _effect(
+        self,
+        m: dict[str, Any],
+        terms: Terms,
+        known: Transaction | None,
+        memory: Memory,
+        current: Callable[[], Quote | None],
+    ) -> Effect:
         """What an event would do, were it accepted."""
         status, kind, user = m["status"], m["type"], m["user_id"]
         locked = known.locked if known else 0
@@ -267,17 +296,28 @@ class Ledger:
                 return Effect("NOT_ALLOWED")
             if was.type == "TRANSFER" and was.counterparty and was.counterparty[0] != user:
                 return Effect(reverses=original, asks=True)
-            legs = [leg.opposite() for leg in was.postings(user, original.payment_method)]
+            legs = [leg.opposite() for leg in was.postings(user, original.payment_method, original.rate)]
             # Reading: a lock serves what locked it, so a reversal takes of what is available.
             effect = self._move(legs, False)
             effect.reverses = None if effect.code else original
             return effect
-        if status == "COMPLETED" and kind != "HOLD":
-            return self._move(terms.postings(user, m["payment_method"]), locked > 0)
-        if kind not in LOCKING:
-            return Effect()
+        quote = None
+        if status == "COMPLETED" and kind == "CONVERSION":
+            quote = Quote(m["rate"]) if m["rate"] is not None else current()
+            # Reading: as of a given rate, whether there are funds or not.
+            if quote and times(m["amount"], quote.rate) >= BOUND:
+                raise Rejected("out_of_range", "rate: amount · rate of 10^20 or more")
         own = (user, m["wallet_id"], m["asset"])
         balance = self.balances.get(own, Balance())
+        if status == "COMPLETED" and kind == "CONVERSION" and quote is None:
+            # Reading: refused is final, so what was locked for it is let go.
+            return Effect("NO_RATE", {own: Balance(balance.available + locked, balance.locked - locked)})
+        if status == "COMPLETED" and kind != "HOLD":
+            effect = self._move(terms.postings(user, m["payment_method"], quote and quote.rate), locked > 0)
+            effect.quote = None if effect.code else quote
+            return effect
+        if kind not in LOCKING:
+            return Effect()
         if status in OPEN and not locked:
             if balance.available < terms.locks:
                 return Effect("INSUFFICIENT_FUNDS")
@@ -417,6 +457,7 @@ class Ledger:
                 "postings": [posting.published() for posting in effect.postings],
                 "occurred_at": at,
                 "cause": cause,
+                **((effect.quote.published() if effect.quote else NO_QUOTE) if m["type"] == "CONVERSION" else {}),
             }
         )
         for key in effect.balances.keys() - {own}:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from hashlib import blake2b
@@ -383,11 +383,16 @@ def parse(value: bytes | None) -> dict[str, Any]:
 
 
 def read(
-    topic: str, timestamp_ms: int, max_future_skew_s: int, key: bytes | None, value: bytes | None
+    topic: str,
+    timestamp_ms: int,
+    max_future_skew_s: int,
+    key: bytes | None,
+    value: bytes | None,
+    decimals: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """The known fields of a message, decimals in units, times in microseconds; raises Rejected.
 
-    Looks, in this order, for malformed, invalid, unsupported, out_of_range (without state) and key_mismatch.
+    Looks, in this order, for malformed, invalid, out_of_range (without state) and key_mismatch.
     """
     raw = parse(value)
     message: dict[str, Any] = {}
@@ -406,6 +411,8 @@ def read(
     if message[own_time] > timestamp_ms * 1000 + max_future_skew_s * SECOND:
         raise Rejected("invalid", f"{own_time}: in the future")
     if topic == "transactions":
+        if decimals is not None:
+            _check_decimals(message, decimals)
         _check_transaction(message)
     for name, given in message.items():
         if isinstance(given, (Decimal, dict)):
@@ -420,8 +427,19 @@ def read(
     return message
 
 
+def _check_decimals(m: dict[str, Any], decimals: Mapping[str, int]) -> None:
+    """Reading: what gives back or lets go isn't held up. An asset that isn't named has 18, as everything."""
+    scale = decimals.get(m["asset"], 18)
+    if scale == 18 or m["type"] == "REVERSAL" or m["status"] in ("FAILED", "CANCELLED"):
+        return
+    for name in ("amount", "fee"):
+        numerator, denominator = m[name].as_integer_ratio()
+        if numerator * 10**scale % denominator:
+            raise Rejected("invalid", f"{name}: {m['asset']} has {scale} decimals")
+
+
 def _check_transaction(m: dict[str, Any]) -> None:
-    """What the fields of a wallet event must be together; raises Rejected: invalid, unsupported."""
+    """What the fields of a wallet event must be together; raises Rejected: invalid."""
     kind, amount = m["type"], m["amount"]
     if amount == 0 or (amount < 0 and kind != "ADJUSTMENT"):
         raise Rejected("invalid", "amount: not above zero")
@@ -430,15 +448,13 @@ def _check_transaction(m: dict[str, Any]) -> None:
     for name in NEEDED.get(kind, ()):
         if not m[name]:
             raise Rejected("invalid", f"{name}: {kind} needs it")
-    if kind == "CONVERSION" and m["rate"] is None:
-        raise Rejected("unsupported", "rate: a CONVERSION without one is not booked by this version")
 
 
 def _check_amounts(m: dict[str, Any]) -> None:
     """Reading: what an event takes and what it arrives as, whatever its status, are amounts that need no state."""
     if m["type"] in ("WITHDRAWAL", "TRANSFER", "CONVERSION") and m["amount"] + m["fee"] >= BOUND:
         raise Rejected("out_of_range", "amount: amount + fee of 10^20 or more")
-    if m["type"] == "CONVERSION" and times(m["amount"], m["rate"]) >= BOUND:
+    if m["type"] == "CONVERSION" and m["rate"] is not None and times(m["amount"], m["rate"]) >= BOUND:
         raise Rejected("out_of_range", "rate: amount · rate of 10^20 or more")
 
 

@@ -76,11 +76,12 @@ NOT_COUNTED, UNPRICED, PRICED = 0, 1, 2
 #: per string, as a symbol: its positions in the order of their rows, and its mark (row + 1, 0: none)
 BY_SYMBOL = np.dtype([("first", "<i4"), ("last", "<i4"), ("mark", "<i4")])
 
-#: the rate from one currency to another. sources: the marks it can come from (row + 1, 0: none), see `_find_sources`
+#: the rate from one currency to another. sources: the marks it can come from (row + 1, 0: none), see `find_sources`
 ROUTE = np.dtype(
     [
         *decimal("rate"),
         ("as_of", "<i8"),  # the latest of the marks it came from
+        ("oldest", "<i8"),  # the oldest of them
         ("have", "<u4"),
         ("want", "<u4"),
         ("sources", "<i4", (6,)),
@@ -152,7 +153,7 @@ def _source(strings, book, have, want):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _find_sources(strings, book, route):  # type: ignore[no-untyped-def]
+def find_sources(strings, book, route):  # type: ignore[no-untyped-def]
     """Look up the marks a rate can come from: X/Y, Y/X; X/USD, USD/X; USD/Y, Y/USD."""
     usd = book.counters[USD]
     have, want = np.int64(route.have), np.int64(route.want)
@@ -183,7 +184,7 @@ def _direct(marks, straight, inverse):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _rate(marks, route):  # type: ignore[no-untyped-def]
+def update_rate(marks, route):  # type: ignore[no-untyped-def]
     """Compute a route's rate: direct, else round(rate X→USD · rate USD→Y). A rate of 10^20 or more is not known."""
     sources = route.sources
     rate, known = _direct(marks, sources[0], sources[1])
@@ -198,11 +199,12 @@ def _rate(marks, route):  # type: ignore[no-untyped-def]
     put(route, "rate", rate)
     route.known = np.uint8(known)
     route.latest = later(marks, first, second)
-    route.as_of = np.int64(0)
+    route.as_of = route.oldest = np.int64(0)
     if first > 0:
-        route.as_of = marks[first - 1].as_of
+        route.as_of = route.oldest = marks[first - 1].as_of
     if second > 0:
         route.as_of = max(route.as_of, marks[second - 1].as_of)
+        route.oldest = min(route.oldest, marks[second - 1].as_of)
 
 
 @kernel
@@ -218,8 +220,8 @@ def find_route(strings, book, have, want):  # type: ignore[no-untyped-def]
         put_pair(book.route_index, slot, key, number)
         route = book.routes[number]
         route.have, route.want = np.uint32(have), np.uint32(want)
-        _find_sources(strings, book, route)
-        _rate(book.marks.rows, route)
+        find_sources(strings, book, route)
+        update_rate(book.marks.rows, route)
     return number
 
 
@@ -236,12 +238,12 @@ def refresh_routes(strings, book, mark, new_source):  # type: ignore[no-untyped-
         for k in range(6):
             uses = uses or route.sources[k] == mark + 1
         if new_source:
-            _find_sources(strings, book, route)
+            find_sources(strings, book, route)
             for k in range(6):
                 uses = uses or route.sources[k] == mark + 1
         route.changed = np.uint8(uses)
         if uses:
-            _rate(book.marks.rows, route)
+            update_rate(book.marks.rows, route)
             n += 1
     return n
 

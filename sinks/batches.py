@@ -20,7 +20,7 @@ from numba import njit
 
 from assetstream.models.encode import Encoded, Names, names_of
 from assetstream.models.messages import TransactionStatus, TransactionType
-from assetstream.models.outputs import Code, decimal_column
+from assetstream.models.outputs import NO_TIME, Code, decimal_column
 from assetstream.models.records import Records
 from assetstream.models.verdicts import Verdict
 from assetstream.sinks.schema import TABLES
@@ -138,9 +138,9 @@ def decimals(limbs: np.ndarray, null: np.ndarray | None = None) -> pa.Array:
     return pa.Array.from_buffers(_DECIMAL, len(limbs), [_valid(null), pa.py_buffer(limbs)])
 
 
-def times(us: np.ndarray) -> pa.Array:
-    """UTC timestamps over int64 microseconds."""
-    return pa.Array.from_buffers(_TIME, len(us), [None, pa.py_buffer(np.ascontiguousarray(us))])
+def times(us: np.ndarray, null: np.ndarray | None = None) -> pa.Array:
+    """UTC timestamps over int64 microseconds; `null` is a bool mask."""
+    return pa.Array.from_buffers(_TIME, len(us), [_valid(null), pa.py_buffer(np.ascontiguousarray(us))])
 
 
 def integers(values: np.ndarray, dtype: type[np.integer]) -> pa.Array:
@@ -350,6 +350,9 @@ def transactions(
         batch.data, batch.text_at[:6], batch.text_len[:6], message
     )
     code = np.where(rows["code"] == Code.NONE, 255, rows["code"])
+    rate = decimal_column(rows, "rate")
+    no_rate = (rate[:, 0] | rate[:, 1]) == 0
+    no_time = no_rate | (rows["rate_as_of"] == NO_TIME)
     return _batch(
         "transactions",
         transaction,
@@ -367,6 +370,9 @@ def transactions(
         decimals(decimal_column(rows, "available")),
         decimals(decimal_column(rows, "locked")),
         integers(rows["sequence"], np.int64),
+        decimals(rate, no_rate),
+        times(np.where(no_time, 0, rows["rate_as_of"]), no_time),
+        decimals(decimal_column(rows, "spread_bps"), no_rate),
         times(batch.occurred_at[message]),
         *_record_source(batch.records, message, partition),
     )

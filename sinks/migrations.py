@@ -526,6 +526,14 @@ ORDER BY sequence DESC
 LIMIT 1 BY user_id, break_id
 """
 
+# What a CONVERSION was done at. Rows of before have none, and those whose message gave the rate have no time of it.
+_CONVERSION_RATES = """
+ALTER TABLE {db}.transactions
+    ADD COLUMN IF NOT EXISTS rate Nullable(Decimal(38, 18)) AFTER balance_sequence,
+    ADD COLUMN IF NOT EXISTS rate_as_of Nullable(DateTime64(6, 'UTC')) AFTER rate,
+    ADD COLUMN IF NOT EXISTS spread_bps Nullable(Decimal(38, 18)) AFTER rate_as_of
+"""
+
 MIGRATIONS = (
     Migration(
         1,
@@ -552,6 +560,7 @@ MIGRATIONS = (
         "balances that messages of several topics move",
         (_BALANCE_SEQUENCE, _OUTCOME_SEQUENCE, _NUMBERED_HISTORY, _NUMBERED_BALANCES),
     ),
+    Migration(5, "the rates of conversions", (_CONVERSION_RATES,)),
     Migration(
         6,
         "what brokers state, and where they and we differ",

@@ -64,6 +64,7 @@ def read(
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
                 "fetch.message.max.bytes": 8 << 20,
+                "fetch.wait.max.ms": 20,  # who reads to an end need not wait there for more
                 "queued.min.messages": 50_000,
                 "queued.max.messages.kbytes": 65_536,
                 "check.crcs": True,

@@ -77,6 +77,16 @@ class Settings(BaseSettings):
     settlement_cycles: str = Field("", description="business days by type of asset: STOCK/CAD=1, OTHER=3")
     settlement_calendars: str = Field("", description="exchanges by currency: AED=XSAU")
     settlement_holidays: str = Field("", description="dates by currency: CAD=2026-11-11")
+    conversion_max_age_s: int = Field(
+        60, ge=0, le=100 * 366 * 86_400, description="a conversion takes no rate of marks that are older"
+    )
+    conversion_spread_bps: Decimal = Field(
+        Decimal(0), ge=0, lt=10_000, decimal_places=14, description="taken off the rate of marks, in basis points"
+    )
+    asset_precision: str = Field(
+        "off", min_length=1, description="`iso4217`, or a file asset → decimals: amounts that are finer are invalid"
+    )
+    fee_schedule: Path | None = Field(None, description="a file that `assetstream fees quote` quotes from")
     snapshot_s: float = Field(30, ge=0.1, description="time between local snapshots")
 
     dead_letter_run: int = Field(100, ge=0, description="so many dead letters in a row raise an alarm; 0: never")

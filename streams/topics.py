@@ -30,9 +30,10 @@ ANALYTICS = "analytics"
 OPERATIONS = "operations"
 #: what the notary says of all that is AUDITED
 AUDIT_HEADS = "audit_heads"
-#: what came in, what became of it, and who did what: the audit log
+#: what came in, what became of it, and who did what: the audit log. Nothing compacted: what is gone proves nothing.
 AUDITED = (
     *INPUTS,
+    *RECONCILED,
     "asset_transactions",
     "risk_alerts",
     "settlement_events",

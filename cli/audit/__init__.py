@@ -25,6 +25,7 @@ from assetstream.cli.audit.published import (
     number_of,
     read_published,
 )
+from assetstream.cli.audit.rates import Rates
 from assetstream.cli.audit.rebuild import (
     AcceptedPrices,
     Against,
@@ -233,7 +234,10 @@ class _Audit:
             self.progress("rebuilding", done, total)
 
         began = time.monotonic()
-        against = Against(self.settings, published, partitions, None if behind else self.tables, self.report, more)
+        rates = Rates(self.settings, published, self.report)
+        against = Against(
+            self.settings, published, partitions, None if behind else self.tables, self.report, more, rates
+        )
         taken = [
             (symbol, *mark.source[1:]) for each in state.accounts.values() for symbol, mark in each.marks().items()
         ]

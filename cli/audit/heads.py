@@ -94,7 +94,7 @@ def audit_heads(
     report, places = Report(), audited_places(settings)
     trails = read_trails(settings, places, report, partial(progress, "reading heads"))
     if not trails:
-        raise NoHeads(f'{settings.topic(AUDIT_HEADS)} is empty: start "assetstream notary"')
+        raise NoHeads(f'{settings.topic(AUDIT_HEADS)} has no head: start "assetstream notary"')
     last = [trail.heads[-1] for trail in trails.values()]
     if since is not None:
         _go_on_from(load_saved(since), trails, report)
@@ -138,9 +138,11 @@ def _judge_heads(trail: Trail, key: Ed25519PublicKey | None, report: Report) -> 
         where = f"{where} (head {head.size} of {_name((head.topic, head.partition))})"
         if i or not trail.is_known:
             _judge_head(where, head, before, report)
-        if key is not None and not is_signed(head, key):
-            report.add(HEADS, where, "a signature of the key given", "none" if head.signature is None else "another's")
         before = head
+    last = trail.heads[-1]
+    if key is not None and not is_signed(last, key):  # by the chain it holds for all before it
+        found = "none" if last.signature is None else "another's"
+        report.add(HEADS, f"the last head of {_name((last.topic, last.partition))}", "signed with the key given", found)
 
 
 def _judge_head(where: str, head: AuditHead, before: AuditHead | None, report: Report) -> None:

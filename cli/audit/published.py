@@ -24,6 +24,8 @@ from assetstream.streams.settings import Settings
 
 TOPICS = ("portfolio_updates", "risk_alerts", "asset_transactions", "dead_letters")
 SKIPPED = "skipped"
+#: what the outcome of a conversion says of its rate
+RATE = ("code", "rate", "rate_as_of", "spread_bps")
 
 
 class Found(NamedTuple):
@@ -49,6 +51,8 @@ class Published:
     outcomes: dict[tuple[str, int], dict[int, list[Found]]] = field(default_factory=lambda: defaultdict(dict))
     #: by partition, what wallet events and transfers the outcomes tell of, in their order: input (plain), offset
     order: dict[int, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
+    #: by topic, partition and offset: code, rate, rate_as_of and spread_bps of the outcomes of conversions
+    conversions: dict[tuple[str, int, int], dict[str, str | None]] = field(default_factory=dict)
     alerts: dict[str, list[Alert]] = field(default_factory=lambda: defaultdict(list))  # by subject, in their order
     updates: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)  # the last sequence, and where
     begins: dict[tuple[str, int], int] = field(default_factory=dict)  # of output partitions, by plain topic
@@ -164,6 +168,9 @@ class _Taking:
         place = self.published.outcomes[cause["topic"], cause["partition"]]
         self.published.order[cause["partition"]].append((cause["topic"][self._prefix :], cause["offset"]))
         place.setdefault(cause["offset"], []).append(Found(told(outcome), where))
+        if outcome["type"] == "CONVERSION":
+            told_of = {name: outcome[name] for name in RATE}
+            self.published.conversions[cause["topic"], cause["partition"], cause["offset"]] = told_of
         return str(outcome["user_id"]).encode()
 
     def _letter(self, found: dict[str, Any], where: str) -> bytes | None:

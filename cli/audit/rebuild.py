@@ -18,10 +18,12 @@ from assetstream.cli.audit.identities import hashes
 from assetstream.cli.audit.laws import balance
 from assetstream.cli.audit.partitions import Partitions
 from assetstream.cli.audit.published import SKIPPED, Found, Published, letter, told
+from assetstream.cli.audit.rates import Rates
 from assetstream.cli.audit.report import Report
 from assetstream.cli.audit.states import RULES, Account, Level, Prices
 from assetstream.cli.audit.tables import Tables
 from assetstream.models.reference import (
+    NO_QUOTE,
     OK,
     SEVERITIES,
     Portfolio,
@@ -33,6 +35,7 @@ from assetstream.models.reference import (
 from assetstream.sinks.schema import TABLES
 from assetstream.streams import topics
 from assetstream.streams.batch_writer import partition_of
+from assetstream.streams.precision import precision
 from assetstream.streams.reading import Place, read
 from assetstream.streams.settings import Settings
 
@@ -74,14 +77,21 @@ class Against:
     tables: Tables | None
     report: Report
     progress: Callable[[int], None]
+    rates: Rates
     #: what the rebuilds say was sent to `transfers`, and how often
     sent: Counter[bytes] = field(default_factory=Counter)
 
     def reference(self) -> Reference:
         """A model before its first message, that leaves valuations for the end."""
-        return Reference(
-            self.settings.base_currency, self.settings.max_future_skew_s, self.settings.id_memory, judging=False
+        made = Reference(
+            self.settings.base_currency,
+            self.settings.max_future_skew_s,
+            self.settings.id_memory,
+            judging=False,
+            decimals=precision(self.settings.asset_precision),
         )
+        made.quote = lambda m, source: self.rates.quote(m, source, made.timestamp_ms)
+        return made
 
     def lies(self, key: str, family: range, number: int) -> bool:
         """Whether what was taken under a key in a family is in this partition of it now."""
@@ -320,7 +330,7 @@ def _base64(data: Any) -> str | None:
 
 def _outcome_row(outcome: dict[str, Any], sequence: int) -> dict[str, Any]:
     balance = {f"balance_{name}": value for name, value in {**outcome["balance"], "sequence": sequence}.items()}
-    return {**outcome, **balance, "source_offset": outcome["cause"]["offset"]}
+    return {**NO_QUOTE, **outcome, **balance, "source_offset": outcome["cause"]["offset"]}
 
 
 def _change_row(change: dict[str, Any]) -> dict[str, Any]:
@@ -355,6 +365,7 @@ def rebuild_prices(
 
     def note() -> None:
         for row in reference.prices_accepted:
+            against.rates.accepted(row)
             place, price = (row["source_partition"], row["source_offset"]), {name: row[name] for name in MARK}
             if place in wanted:
                 accepted[place] = price
@@ -380,6 +391,8 @@ def rebuild_prices(
     for number in family:
         place, following = (against.settings.topic("prices"), number), found[number].applied["prices"] + 1
         end = min(max((offset + 1 for at, offset in wanted if at == number), default=0), ends[number])
+        if against.published.conversions:  # they may be of marks whose prices are not applied yet
+            end = ends[number]
         for records, _ in windows(against.settings, place, following, end, lambda n: None):
             feed(reference, "prices", records, against.published.skipped(place))
             note()

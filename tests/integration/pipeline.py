@@ -32,7 +32,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from assetstream.cli.init import init_all
 from assetstream.cli.lag import lags
 from assetstream.models.market import Message
-from assetstream.models.reference import SEVERITIES, Reference, Rejected, level_of, read
+from assetstream.models.reference import NO_QUOTE, SEVERITIES, Reference, Rejected, level_of, read
 from assetstream.sinks.clickhouse import connect
 from assetstream.streams import processes
 from assetstream.streams.settings import PREFIX, Settings
@@ -774,7 +774,7 @@ class Check:
         found = rows(client, f"SELECT * EXCEPT (external_id, payment_method) FROM {self.database}.transactions")
         expected = {}
         for outcome, sequence in zip(self.reference.outcomes, self.reference.ledger.sequences, strict=True):
-            row = columns(outcome, self.prefix) | {f"balance_{k}": v for k, v in outcome["balance"].items()}
+            row = NO_QUOTE | columns(outcome, self.prefix) | {f"balance_{k}": v for k, v in outcome["balance"].items()}
             row["balance_sequence"] = sequence
             expected[*source(row), row["transaction_id"]] = row
         named = unique(found, lambda r: (*source(r), r["transaction_id"]), "transactions")

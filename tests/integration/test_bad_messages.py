@@ -156,14 +156,12 @@ SPOILT: list[tuple[str, Message]] = [
     ("currency_mismatch", price(currency="USD", as_of="2026-03-02T10:00:00Z")),
     ("currency_mismatch", price(key=b"EUR/USD", symbol="EUR/USD", currency="EUR")),
     ("invalid", event(transaction_id="u", type="HOLD", expires_at="2300-01-01T00:00:00Z")),
-    ("unsupported", event(transaction_id="u", type="CONVERSION", to_asset="EUR")),
     ("invalid", event(transaction_id="u", type="TRANSFER")),
     ("invalid", event(transaction_id="u", type="ADJUSTMENT", description="d")),
     ("illegal_transition", event(status="PENDING")),
     ("illegal_transition", event(status="FAILED")),
-    # the first that applies: malformed, invalid, unsupported, out_of_range, key_mismatch, conflict
+    # the first that applies: malformed, invalid, out_of_range, key_mismatch, conflict
     ("invalid", trade(key=None, quantity="0", price="1e30")),
-    ("unsupported", event(key=None, transaction_id="u", type="CONVERSION", to_asset="EUR", amount="1e25")),
     ("out_of_range", trade(key=b"bob", price="1e20")),
     ("key_mismatch", trade(key=b"bob", price="10.6")),
 ]
@@ -241,7 +239,7 @@ def test_details_name_the_field(letters: list[tuple[Record, dict[str, Any]]]) ->
     assert "price" in detail(price(price="100000000000000000000"))
     assert "key" in detail(trade(key=b"bob", trade_id="k"))
     assert "currency" in detail(trade(trade_id="usd", currency="USD"))
-    assert "rate" in detail(event(transaction_id="u", type="CONVERSION", to_asset="EUR"))
+    assert "expires_at" in detail(event(transaction_id="u", type="HOLD", expires_at="2031-01-01T00:00:00Z"))
     assert all(0 < len(letter["detail"]) < 2000 for _, letter in letters)
 
 

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from rocksdict import AccessType, Options, Rdict
 from assetstream.cli.audit import Difference, audit
 from assetstream.cli.stack import EmbeddedStack
 from assetstream.models.market import market
+from assetstream.models.messages import time_text
 from assetstream.sinks.clickhouse import connect
 from assetstream.streams.settings import Settings
 from tests.integration.pipeline import (
@@ -33,6 +35,8 @@ from tests.integration.pipeline import (
 )
 
 HEAD, MESSAGES, USERS, SYMBOLS, SEED, BAD = 150, 12_000, 20, 12, 20261123, 0.05
+#: published once everything is taken: a conversion at a mark of now
+EXTRA = 3
 PREFIX, DATABASE = "check.", "checked"
 PART = 2_000
 POISON = {
@@ -69,6 +73,22 @@ def audited(running: Pipeline) -> Settings:
     return running.settings.model_copy(update={"data_dir": running.folder / "data-one"})
 
 
+def convert_now(running: Pipeline) -> None:
+    """One conversion at a mark of now: EXTRA messages."""
+    (worker,) = running.workers
+    taken, now = worker.metric("marks_taken_total"), time_text(datetime.now(UTC))
+    pair = {"symbol": "XTS/USD", "price": "0.8", "currency": "USD", "as_of": now}
+    running.publish([("prices", b"XTS/USD", json.dumps(pair).encode())])
+    wait_until(lambda: worker.metric("marks_taken_total") > taken, "the mark to be taken")
+    common = {"user_id": "live", "wallet_id": "w", "status": "COMPLETED", "asset": "USD", "occurred_at": now}
+    for event in (
+        {"transaction_id": "d", "type": "DEPOSIT", "amount": "10"},
+        {"transaction_id": "c", "type": "CONVERSION", "amount": "10", "to_asset": "XTS"},
+    ):
+        running.publish([("transactions", b"live", json.dumps({**common, **event}).encode())])
+    running.settle()
+
+
 def stream(first: int, last: int) -> Iterator[tuple[str, bytes | None, bytes | None]]:
     return islice(market(USERS, SYMBOLS, SEED, bad=BAD), first, last)
 
@@ -85,6 +105,7 @@ def running(stack: EmbeddedStack, tmp_path_factory: pytest.TempPathFactory) -> I
         wait_until(lambda: worker.metric("marks_taken_total") >= SYMBOLS, "marks to be taken")
         running.publish(stream(HEAD, MESSAGES // 2))
         running.settle()
+        convert_now(running)
         yield running
 
 
@@ -98,7 +119,7 @@ def test_beside_a_worker_under_load_nothing_is_wrong(running: Pipeline) -> None:
     assert [report.differences for report in reports] == [[]] * len(reports)
     taken = [report.messages for report in reports]
     assert taken == sorted(taken)
-    assert MESSAGES // 2 <= taken[0] < taken[-1] + 1 <= MESSAGES + 1
+    assert MESSAGES // 2 <= taken[0] < taken[-1] + 1 <= MESSAGES + EXTRA + 1
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +141,10 @@ def test_a_clean_run_passes(rested: Audited) -> None:
     reference, checked = rested.running.reference, found["checked"]
     sent = len(reference.ledger.sent)
     ticks = reference.counts["clock", "applied"]
-    assert found["messages"] == MESSAGES + sent + ticks == reference.counts.total()
+    assert found["messages"] == MESSAGES + EXTRA + sent + ticks == reference.counts.total()
     assert {outcome["code"] for outcome in reference.outcomes} >= {"EXPIRED"}
+    assert checked["rates of conversions"] == 1
+    assert reference.balances["live", "w", "XTS"]["available"] == "12.5"
     assert checked["transfers sent"] == sent > 0
     assert checked["balance = Σ postings"] == len(reference.balances)
     assert checked["transit is empty"] > 0

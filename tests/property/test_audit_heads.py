@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,7 +106,7 @@ def notarized(records: list[Record], end: int, cuts: list[int]) -> World:
     """Heads after so many records as `cuts` says, by one notary after the other."""
     world, head, at = World(records, end), None, 0
     for cut in [*cuts, len(records)]:
-        book = Book(PLACE, head, 0)
+        book = Book(PLACE, head, 0, None)
         for record in records[at : at + cut]:
             book.take(record)  # type: ignore[arg-type]
         at += cut
@@ -113,7 +114,7 @@ def notarized(records: list[Record], end: int, cuts: list[int]) -> World:
         if at >= len(records):
             book.next_offset = max(book.next_offset, end)
         if book.has_news:
-            head = book.next_head(NOW, None)
+            head = book.next_head(NOW)
             world.said.append(head.model_dump_json().encode())
     return world
 
@@ -246,12 +247,12 @@ def test_a_log_that_was_cut_off(world: World) -> None:
 def test_a_gap_that_was_accepted_stays_on_the_record() -> None:
     records = [Record(at, DAY_MS, b"k", b"%d" % at) for at in range(10)]
     world = notarized(records[:4], 4, [4])
-    book = Book(PLACE, read_head(world.said[-1]), 0)
+    book = Book(PLACE, read_head(world.said[-1]), 0, None)
     book.begin_anew(6)
     for record in records[6:]:
         book.take(record)  # type: ignore[arg-type]
     book.grow()
-    world.said.append(book.next_head(NOW, None).model_dump_json().encode())
+    world.said.append(book.next_head(NOW).model_dump_json().encode())
     world.records, world.end, world.begin, world.kept_ms = records, 10, 6, DAY_MS
     report = world.audited(now_ms=3 * DAY_MS)
     assert [(each.check, each.expected) for each in report.differences] == [
@@ -271,3 +272,24 @@ def test_a_partition_that_no_notary_saw(is_empty: bool) -> None:
     assert [each.where for each in report.differences if "has not seen" in each.found] == (
         [] if is_empty else ["prices-0"]
     )
+
+
+def test_a_key_vouches_for_all_heads_before_it() -> None:
+    ours, theirs = (Ed25519PrivateKey.from_private_bytes(bytes([n] * 32)) for n in (1, 2))
+    world = notarized([Record(0, DAY_MS, None, None)], 1, [])
+
+    def differences(key: Ed25519PrivateKey) -> list[tuple[str, str]]:
+        with world.in_place():
+            report, _ = auditor.audit_heads(Settings(), None, key.public_key())
+        return [(each.where, each.found) for each in report.differences]
+
+    assert differences(ours) == [("the last head of trades-0", "none")]
+    for key, other in ((ours, theirs), (theirs, ours)):  # keys may be exchanged
+        book = Book(PLACE, read_head(world.said[-1]), 0, key)
+        assert book.has_news, "though nothing came"
+        book.told(head := book.next_head(NOW))
+        assert not book.has_news
+        world.said.append(head.model_dump_json().encode())
+        assert differences(key) == []
+        assert differences(other) == [("the last head of trades-0", "another's")]
+        assert not Book(PLACE, head, 0, key).has_news

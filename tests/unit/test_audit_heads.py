@@ -34,6 +34,8 @@ from assetstream.models.audit_heads import (
 )
 from assetstream.models.merkle import EMPTY_ROOT, Frontier, Tree
 from assetstream.models.messages import AuditHead
+from assetstream.streams.settings import Settings
+from assetstream.streams.topics import AUDIT_HEADS, AUDITED, specs
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OTHER = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -64,6 +66,12 @@ def test_a_leaf_byte_for_byte() -> None:
     assert found == sha256(b"\x00" + data).digest()
     nulls = bytes.fromhex("0000 00000000 0000000000000000 ffffffffffffffff ffffffff ffffffff")
     assert leaf_hasher("", 0)(0, -1, None, None) == sha256(b"\x00" + nulls).digest()
+
+
+def test_nothing_that_is_audited_is_ever_compacted() -> None:
+    policies = {spec.name: spec.config["cleanup.policy"] for spec in specs(Settings())}
+    assert {policies[name] for name in (*AUDITED, AUDIT_HEADS)} == {"delete"}
+    assert {policies[name] for name in policies.keys() - {*AUDITED}} == {"delete", "compact"}
 
 
 def test_nothing_is_mistaken_for_something_else() -> None:

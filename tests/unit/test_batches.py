@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from assetstream.models.encode import Names, cause_topics, encode_alerts, names_of
 from assetstream.models.outcomes import BalanceName, Leg
-from assetstream.models.outputs import ALERT, CHANGE, FILL, OUTCOME, POSTING, UPDATE
+from assetstream.models.outputs import ALERT, CHANGE, FILL, NO_TIME, OUTCOME, POSTING, UPDATE
 from assetstream.models.records import records_of
 from assetstream.models.verdicts import Verdict
 from assetstream.sinks import batches
@@ -228,6 +228,7 @@ def test_transactions_are_outcomes_with_the_balance_after() -> None:
     put(rows, "available", "90", "90")
     put(rows, "locked", "9", "9")
     rows["sequence"] = [5, 6]
+    rows["rate_as_of"] = [NO_TIME, 0]  # no rate, so no time of it either
     made = batches.transactions(wallet_events(), rows)
     made.validate(full=True)
     first, second = made.to_pylist()
@@ -247,13 +248,31 @@ def test_transactions_are_outcomes_with_the_balance_after() -> None:
         "balance_available": D(90),
         "balance_locked": D(9),
         "balance_sequence": 5,
+        "rate": None,
+        "rate_as_of": None,
+        "spread_bps": None,
         "occurred_at": AT,
         "source_topic": "transactions",
         "source_partition": 1,
         "source_offset": 50,
     }
     assert (second["type"], second["status"], second["code"]) == ("FEE", "FAILED", "INSUFFICIENT_FUNDS")
-    assert second["external_id"] is None
+    assert (second["external_id"], second["rate_as_of"]) == (None, None)
+
+
+def test_transactions_say_at_what_a_conversion_was_done() -> None:
+    rows = np.zeros(2, OUTCOME)
+    rows["message"] = [0, 1]
+    put(rows, "rate", "0.92", "1.5")
+    put(rows, "spread_bps", "12.5", "0")
+    rows["rate_as_of"] = [T0, NO_TIME]
+    made = batches.transactions(wallet_events(), rows)
+    made.validate(full=True)
+    names = ("rate", "rate_as_of", "spread_bps")
+    assert [tuple(each[name] for name in names) for each in made.to_pylist()] == [
+        (D("0.92"), AT, D("12.5")),
+        (D("1.5"), None, D(0)),
+    ]
 
 
 def test_ledger_entries_name_their_accounts() -> None:

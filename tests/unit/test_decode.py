@@ -11,7 +11,6 @@ from assetstream.models import decode
 from assetstream.models.decimals import texts_of
 from assetstream.models.decode import (
     LIMIT_FIELDS,
-    NO_TIME,
     TRADE_TEXT,
     TRANSACTION_TEXT,
     compile_kernels,
@@ -23,6 +22,7 @@ from assetstream.models.decode import (
     encode_mark,
 )
 from assetstream.models.messages import Mark, from_micros
+from assetstream.models.outputs import NO_TIME
 from assetstream.models.records import Records, records_of
 from assetstream.models.siphash import KEY
 from assetstream.models.verdicts import Verdict

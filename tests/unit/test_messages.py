@@ -283,16 +283,6 @@ def test_every_type_with_every_status() -> None:
         assert verdict("transactions", type="ADJUSTMENT", **{**NEEDED["ADJUSTMENT"], name: ""}) == INVALID
 
 
-def test_unsupported_comes_after_invalid_and_before_out_of_range() -> None:
-    unsupported: tuple[dict[str, Any], ...] = ({"type": "CONVERSION", "to_asset": "EUR"},)
-    for fields in unsupported:
-        assert verdict("transactions", **fields) == UNSUPPORTED
-        assert verdict("transactions", **fields, amount="1e30") == UNSUPPORTED
-        assert verdict("transactions", **fields, amount="-1") == INVALID
-        assert verdict("transactions", **fields, asset="") == INVALID
-    assert verdict("transactions", amount="1e30") == OUT_OF_RANGE
-
-
 def test_one_invalid_field_beats_another_out_of_range() -> None:
     assert verdict("trades", quantity="1e30", user_id="") == INVALID
     assert verdict("trades", quantity="1e30", price="0") == INVALID

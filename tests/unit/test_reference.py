@@ -627,7 +627,7 @@ def test_the_first_reason_counts(desk: Desk) -> None:
     assert desk.put("trades", currency="EUR") == "conflict"
     assert desk.put("trades", trade_id="t2", currency="EUR") == "currency_mismatch"
     assert desk.put("trades", quantity="99999999999999999999") == "out_of_range"
-    assert desk.put("transactions", type="CONVERSION", amount="1e30", to_asset="EUR") == "unsupported"
+    assert desk.put("transactions", type="CONVERSION", amount="1e30", to_asset="EUR") == "out_of_range"
     assert desk.put("transactions", type="HOLD", amount="1e30") == "out_of_range"
     assert desk.put("transactions", type="WITHDRAWAL", amount="6e19", fee="4e19") == "out_of_range"
     letter = desk.model.dead_letters[1]
@@ -1177,8 +1177,7 @@ def test_terms_are_compared_by_value(funded: Desk) -> None:
         ),
         *((kind, {"fee": -1}, "invalid", "fee") for kind in EVENTS),
         ("DEPOSIT", {"fee": 11}, "invalid", "fee"),
-        ("CONVERSION", {"rate": None}, "unsupported", "rate"),
-        ("CONVERSION", {"rate": None, "amount": "1e20"}, "unsupported", "rate"),
+        ("CONVERSION", {"rate": None, "amount": "6e19", "fee": "4e19"}, "out_of_range", "amount"),
         *((kind, {"amount": "1e20"}, "out_of_range", "amount") for kind in EVENTS),
         ("WITHDRAWAL", {"amount": "6e19", "fee": "4e19"}, "out_of_range", "amount"),
         ("TRANSFER", {"amount": "6e19", "fee": "4e19"}, "out_of_range", "amount"),

@@ -53,12 +53,13 @@ WHERE user_id = {user:String} AND broker = {broker:String} AND ifNull(portfolio_
     AND statement_id = {statement:String}
 ORDER BY version DESC LIMIT 1
 """
-_STANDING = f"""
-SELECT {", ".join(BREAK)} FROM breaks
-WHERE user_id = {{user:String}} AND broker = {{broker:String}} AND ifNull(portfolio_id, '') = {{portfolio:String}}
-"""
-_STANDING_INTERNAL = f"SELECT {', '.join(BREAK)} FROM breaks WHERE broker IS NULL"
-_ONE = f"SELECT {', '.join(BREAK)} FROM breaks WHERE user_id = {{user:String}} AND break_id = {{id:String}}"
+#: as the view `breaks`, which reads those of all users first
+_LATEST = f"SELECT {', '.join(BREAK)} FROM reconciliation_breaks WHERE OF ORDER BY sequence DESC LIMIT 1 BY break_id"
+_STANDING = _LATEST.replace(
+    "OF", "user_id = {user:String} AND broker = {broker:String} AND ifNull(portfolio_id, '') = {portfolio:String}"
+)
+_STANDING_INTERNAL = _LATEST.replace("OF", "broker IS NULL")
+_ONE = _LATEST.replace("OF", "user_id = {user:String} AND break_id = {id:String}")
 
 #: type, user, subject, what the entries add up to, what we say
 _INTERNAL = (

@@ -31,6 +31,7 @@ from assetstream.models.rows import (
     APPLIED,
     BALANCE,
     EVENT,
+    GRANT,
     HEAD,
     MARK,
     METHOD,
@@ -81,6 +82,7 @@ PERSISTED: dict[str, np.dtype] = {
     "marks": MARK,
     "wallets": WALLET,
     "balances": BALANCE,
+    "grants": GRANT,
     "trade_ids": SEEN,
     "events": EVENT,
     "methods": METHOD,
@@ -110,6 +112,7 @@ class AccountState(NamedTuple):
     marks: Table
     wallets: Table
     balances: Table
+    grants: Table
     trade_ids: Table
     events: Table
     methods: Table
@@ -130,7 +133,9 @@ class AccountState(NamedTuple):
     routes: np.ndarray
     route_index: np.ndarray
     wallet_index: np.ndarray
+    last_balance: np.ndarray
     balance_index: np.ndarray
+    balance_before: np.ndarray
     trade_index: np.ndarray
     event_index: np.ndarray
     finals: np.ndarray
@@ -251,7 +256,9 @@ def new_account_state(base_currency: bytes, id_memory: int) -> AccountState:
         routes=np.zeros(1, ROUTE),
         route_index=_pair_index(),
         wallet_index=_pair_index(),
+        last_balance=_index(0),
         balance_index=_pair_index(),
+        balance_before=_index(0),
         trade_index=_index(),
         event_index=_index(),
         finals=np.zeros(0, np.uint32),
@@ -296,7 +303,13 @@ _INDEX_OF = {
     "events": "event_index",
     "methods": "method_index",
 }
-_ALONGSIDE = {"strings": ("lengths", "by_symbol"), "portfolios": ("live",), "positions": ("base", "links")}
+_ALONGSIDE = {
+    "strings": ("lengths", "by_symbol"),
+    "portfolios": ("live",),
+    "positions": ("base", "links"),
+    "wallets": ("last_balance",),
+    "balances": ("balance_before",),
+}
 _KEYS = {
     "portfolios": ("user", "portfolio"),
     "positions": ("portfolio", "symbol"),
@@ -405,6 +418,7 @@ def rebuild(state: Any) -> Any:
     pairs = len(np.unique(positions["currency"])) + len(_mark_pairs(state))
     state = reserve(state, routes=pairs)
     _rebuild(strings_of(state), book_of(state))
+    _line_up_balances(state.balances, state.last_balance, state.balance_before)
     return state
 
 
@@ -415,6 +429,14 @@ def _mark_pairs(state: AccountState) -> np.ndarray:
     currency = np.zeros(int(state.strings.count[0]), np.int64)
     currency[marks["symbol"]] = marks["currency"]
     return np.unique(currency[positions["symbol"]] << 32 | (positions["currency"].astype(np.int64) & 0xFFFFFFFF))
+
+
+@kernel
+def _line_up_balances(balances, last, before):  # type: ignore[no-untyped-def]
+    """The list of each wallet's balances, the one that was opened last first."""
+    for i in range(balances.count[0]):
+        wallet = balances.rows[i].wallet
+        before[i], last[wallet] = last[wallet], np.uint32(i + 1)
 
 
 @kernel

@@ -56,7 +56,7 @@ class SchemaEdited(SchemaError):
 
 @dataclass(frozen=True)
 class Migration:
-    """One step; `{db}` in a statement stands for the database's name."""
+    """One step; `{db}` in a statement stands for the database's name, `{base_currency}` for the setting."""
 
     version: int
     name: str
@@ -428,6 +428,51 @@ FROM
 )
 """
 
+# Of a wallet itself only its own events tell, and what opened one again that was closed: a transfer that came back.
+_WALLET_COLUMNS = """
+ALTER TABLE {db}.transactions
+    ADD COLUMN IF NOT EXISTS wallet_type LowCardinality(Nullable(String)) AFTER occurred_at,
+    ADD COLUMN IF NOT EXISTS resets Nullable(Int32) AFTER wallet_type
+"""
+
+# One that nobody opened by an OPEN is REAL, in the base currency. An OPEN that wasn't done opens none.
+_WALLETS = """
+CREATE OR REPLACE VIEW {db}.wallets AS
+SELECT
+    user_id,
+    wallet_id,
+    if(opened, opened_as.1, 'REAL') AS wallet_type,
+    if(opened, opened_as.2, '{base_currency}') AS currency,
+    if(closed > reopened, 'CLOSED', 'OPEN') AS status,
+    resets,
+    if(opened, opened_as.3, first_at) AS opened_at,
+    if(closed > reopened, closed_at, NULL) AS closed_at
+FROM
+(
+    SELECT
+        user_id,
+        wallet_id,
+        countIf(kind = 'OPEN' AND done) > 0 AS opened,
+        anyIf((assumeNotNull(wallet_type), asset, occurred_at), kind = 'OPEN' AND done) AS opened_as,
+        countIf(kind = 'CLOSE' AND done) AS closed,
+        maxIf(occurred_at, kind = 'CLOSE' AND done) AS closed_at,
+        countIf(kind IN ('TRANSFER', 'REVERSAL') AND wallet_type IS NOT NULL) AS reopened,
+        toInt32(countIf(kind = 'RESET' AND done)) AS resets,
+        min(occurred_at) AS first_at
+    FROM
+    (
+        SELECT
+            user_id, wallet_id, type AS kind, status = 'COMPLETED' AS done, toString(asset) AS asset, wallet_type,
+            occurred_at
+        FROM {db}.transactions
+        UNION ALL
+        SELECT user_id, wallet_id, '', true, toString(asset), NULL, occurred_at FROM {db}.balance_changes
+    )
+    GROUP BY user_id, wallet_id
+    HAVING countIf(kind != 'OPEN' OR done) > 0
+)
+"""
+
 MIGRATIONS = (
     Migration(
         1,
@@ -453,6 +498,7 @@ MIGRATIONS = (
         "balances that an event moves beside its own",
         (_BALANCE_CHANGES, _BALANCE_SEQUENCE, _BALANCE_HISTORY, _BALANCES_OF_ALL),
     ),
+    Migration(7, "wallets", (_WALLET_COLUMNS, _WALLETS)),
 )
 VERSION = MIGRATIONS[-1].version
 
@@ -469,7 +515,7 @@ def migrate(client: Client, settings: Settings) -> list[Migration]:
     fresh = [migration for migration in MIGRATIONS if migration.version not in done]
     for migration in fresh:
         for statement in migration.statements:
-            client.command(statement.format(db=db))
+            client.command(statement.format(db=db, base_currency=settings.base_currency))
         _record(client, db, migration)
     _set_ttl(client, settings)
     return fresh

@@ -157,6 +157,8 @@ _TABLES = (
             "balance_locked": DECIMAL,
             "balance_sequence": "Int64",
             "occurred_at": TIME,
+            "wallet_type": nullable(WORD),
+            "resets": nullable("Int32"),
             **SOURCE,
         },
         time="occurred_at",
@@ -226,4 +228,4 @@ _TABLES = (
 )
 
 TABLES: dict[str, Table] = {table.name: table for table in _TABLES}
-VIEWS = ("positions", "portfolios", "balances", "balance_history", "open_alerts")
+VIEWS = ("positions", "portfolios", "balances", "balance_history", "wallets", "open_alerts")

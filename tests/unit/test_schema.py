@@ -197,6 +197,43 @@ def test_balances_are_the_last_of_each_whether_an_outcome_or_a_change_beside_one
     assert ask(client, settings, query) == [(D(90),), (D(100),), (D(95),), (D(91),)]
 
 
+def test_wallets_are_what_their_own_events_made_of_them(client: Client, settings: Settings) -> None:
+    """One that nobody opened is REAL and in the base currency; what comes back opens a closed one again."""
+    outcomes = """
+        INSERT INTO {db}.transactions (user_id, wallet_id, type, asset, status, wallet_type, resets, occurred_at)
+        VALUES
+            ('u', 'paper', 'OPEN', 'EUR', 'PENDING', 'VIRTUAL', 0, '2026-03-01'),
+            ('u', 'paper', 'OPEN', 'EUR', 'COMPLETED', 'VIRTUAL', 0, '2026-03-02'),
+            ('u', 'paper', 'OPEN', 'EUR', 'FAILED', 'VIRTUAL', 0, '2026-03-03'),
+            ('u', 'paper', 'RESET', 'EUR', 'COMPLETED', 'VIRTUAL', 1, '2026-03-03'),
+            ('u', 'paper', 'RESET', 'EUR', 'PENDING', 'VIRTUAL', 1, '2026-03-04'),
+            ('u', 'paper', 'RESET', 'EUR', 'COMPLETED', 'VIRTUAL', 2, '2026-03-04'),
+            ('u', 'told', 'OPEN', 'EUR', 'PENDING', 'MARGIN', 0, '2026-03-01'),
+            ('u', 'gone', 'DEPOSIT', 'EUR', 'COMPLETED', NULL, NULL, '2026-03-01'),
+            ('u', 'gone', 'CLOSE', 'USD', 'FAILED', 'REAL', 0, '2026-03-02'),
+            ('u', 'gone', 'CLOSE', 'USD', 'COMPLETED', 'REAL', 0, '2026-03-03'),
+            ('u', 'back', 'CLOSE', 'USD', 'COMPLETED', 'REAL', 0, '2026-03-03'),
+            ('u', 'back', 'TRANSFER', 'USD', 'COMPLETED', 'REAL', 0, '2026-03-01')
+    """
+    changes = """
+        INSERT INTO {db}.balance_changes (user_id, wallet_id, asset, occurred_at)
+        VALUES ('u', 'other', 'EUR', '2026-03-05')
+    """
+    for insert in (outcomes, changes):
+        client.command(insert.replace("{db}", settings.clickhouse_database))
+    query = """
+        SELECT
+            wallet_id, wallet_type, currency, status, resets, toString(toDate(opened_at)), toString(toDate(closed_at))
+        FROM {db}.wallets ORDER BY wallet_id
+    """
+    assert ask(client, settings, query) == [
+        ("back", "REAL", "USD", "OPEN", 0, "2026-03-01", None),
+        ("gone", "REAL", "USD", "CLOSED", 0, "2026-03-01", "2026-03-03"),
+        ("other", "REAL", "USD", "OPEN", 0, "2026-03-05", None),
+        ("paper", "VIRTUAL", "EUR", "OPEN", 2, "2026-03-02", None),
+    ]
+
+
 def test_open_alerts_are_those_whose_last_change_is_no_resolution(client: Client, settings: Settings) -> None:
     insert = """
         INSERT INTO {db}.risk_alerts (alert_id, user_id, portfolio_id, type, severity, symbol, is_resolved)

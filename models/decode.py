@@ -919,8 +919,8 @@ def decode_transactions(records: Records, max_skew_us: int) -> TransactionBatch:
     )
     first = np.zeros(n + 1, np.int64)
     none = Grants(first, np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros((0, 2), np.uint64))
-    columns = out[2 : out._fields.index("id")]
-    batch = TransactionBatch(records, spans.data, out.verdict, out.key_ok, {}, *columns, none, *out[-7:-2])
+    columns = {name: column for name, column in out._asdict().items() if name not in ("metadata", "wallet")}
+    batch = TransactionBatch(records=records, data=spans.data, details={}, grants=none, **columns)
     if not slow:
         return batch
     assets: list[tuple[int, int]] = []

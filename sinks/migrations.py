@@ -441,29 +441,32 @@ CREATE OR REPLACE VIEW {db}.wallets AS
 SELECT
     user_id,
     wallet_id,
-    if(opened, opened_as.1, 'REAL') AS wallet_type,
-    if(opened, opened_as.2, '{base_currency}') AS currency,
-    if(closed > reopened, 'CLOSED', 'OPEN') AS status,
+    wallet_type,
+    currency,
+    status,
     resets,
-    if(opened, opened_as.3, first_at) AS opened_at,
-    if(closed > reopened, closed_at, NULL) AS closed_at
+    opened_at,
+    closed_at
 FROM
 (
     SELECT
         user_id,
         wallet_id,
         countIf(kind = 'OPEN' AND done) > 0 AS opened,
-        anyIf((assumeNotNull(wallet_type), asset, occurred_at), kind = 'OPEN' AND done) AS opened_as,
-        countIf(kind = 'CLOSE' AND done) AS closed,
-        maxIf(occurred_at, kind = 'CLOSE' AND done) AS closed_at,
-        countIf(kind IN ('TRANSFER', 'REVERSAL') AND wallet_type IS NOT NULL) AS reopened,
+        anyIf((assumeNotNull(told_type), asset, at), kind = 'OPEN' AND done) AS opened_as,
+        countIf(kind IN ('TRANSFER', 'REVERSAL') AND told_type IS NOT NULL) AS reopened,
+        countIf(kind = 'CLOSE' AND done) > reopened AS closed,
+        if(opened, opened_as.1, 'REAL') AS wallet_type,
+        if(opened, opened_as.2, '{base_currency}') AS currency,
+        if(closed, 'CLOSED', 'OPEN') AS status,
         toInt32(countIf(kind = 'RESET' AND done)) AS resets,
-        min(occurred_at) AS first_at
+        if(opened, opened_as.3, min(at)) AS opened_at,
+        if(closed, maxIf(at, kind = 'CLOSE' AND done), NULL) AS closed_at
     FROM
     (
         SELECT
-            user_id, wallet_id, type AS kind, status = 'COMPLETED' AS done, toString(asset) AS asset, wallet_type,
-            occurred_at
+            user_id, wallet_id, type AS kind, status = 'COMPLETED' AS done, toString(asset) AS asset,
+            wallet_type AS told_type, occurred_at AS at
         FROM {db}.transactions
         UNION ALL
         SELECT user_id, wallet_id, '', true, toString(asset), NULL, occurred_at FROM {db}.balance_changes

@@ -177,28 +177,47 @@ CONFIGURATIONS = st.fixed_dictionaries(
 )
 
 
+STARTS = st.fixed_dictionaries(
+    {
+        "initial_capital": st.sampled_from(("100", "3", "0")),
+        "allocation": st.sampled_from(
+            ({}, {"BTC": 5}, {"USD": "1", "BTC": "2", "A/B": "1e-18"}, {"BTC": "9", "A/B": 1})
+        ),
+    }
+)
+
+
 @st.composite
 def lives(draw: st.DrawFn) -> list[dict[str, Any]]:
     """Wallets are opened, used, emptied, reset and closed, in any order, and a few things are said of each."""
-    events = []
+    events: list[dict[str, Any]] = []
     if draw(st.integers(0, 3)):
-        start = {
-            "initial_capital": draw(st.sampled_from(("100", "3"))),
-            "allocation": draw(st.sampled_from(({}, {"BTC": 5}))),
-        }
-        events.append({"wallet_id": "v1", "type": "OPEN", "wallet_type": "VIRTUAL", "configuration": start})
+        events.append({"wallet_id": "v1", "type": "OPEN", "wallet_type": "VIRTUAL", "configuration": draw(STARTS)})
     if draw(st.booleans()):
-        events.append({"wallet_id": "w1", "type": "DEPOSIT", "amount": "10"})
-    for number in range(draw(st.integers(1, 15))):
-        kind = draw(st.sampled_from((*3 * EVENTS, *TYPES, "DEPOSIT", "WITHDRAWAL", "TRANSFER", "TRANSFER", "REVERSAL")))
+        events.append({"wallet_id": "w1", "type": "DEPOSIT", "amount": "10", "asset": "USD"})
+    if draw(st.booleans()):  # what is locked for a wallet that lets nothing in when it is to arrive
+        sent = {"transaction_id": "sent", "type": "TRANSFER", "wallet_id": "w1", "amount": "4", "asset": "USD"}
+        sent["counterparty"] = {"user_id": "u1", "wallet_id": "w2"}
+        between = (
+            {"type": "CLOSE"},
+            {"type": "OPEN", "wallet_type": "VIRTUAL"},
+            {"type": "OPEN", "wallet_type": "MARGIN"},
+        )
+        events += [{**sent, "status": "PENDING"}, {"wallet_id": "w2", **draw(st.sampled_from(between))}]
+        events.append({**sent, "status": draw(st.sampled_from(STATUSES))})
+    for number in range(draw(st.integers(1, 6)) * 4):
+        kind = draw(
+            st.sampled_from(
+                (*3 * EVENTS, "RESET", "RESET", *TYPES, "DEPOSIT", "WITHDRAWAL", "TRANSFER", "TRANSFER", "REVERSAL")
+            )
+        )
         event: dict[str, Any] = {"type": kind, "wallet_id": draw(st.sampled_from(OWN_WALLETS))}
         event["transaction_id"] = draw(mostly(f"e{number}", st.integers(0, 4).map(str)))
         event["status"] = draw(mostly("COMPLETED", st.sampled_from(STATUSES)))
         if kind in EVENTS:
             wallet_types, currencies = ("REAL", "VIRTUAL", "VIRTUAL", "MARGIN", None), ("USD", "EUR", "BTC", None, None)
             event |= {"wallet_type": draw(st.sampled_from(wallet_types)), "currency": draw(st.sampled_from(currencies))}
-            event |= {"configuration": draw(mostly(None, CONFIGURATIONS))} if kind != "OPEN" else {}
-            event |= {"configuration": draw(CONFIGURATIONS | st.none())} if kind == "OPEN" else {}
+            event |= {"configuration": draw(CONFIGURATIONS | STARTS | st.none())}
             event |= draw(mostly({}, st.just({"asset": "XAU", "amount": "3", "fee": "1"})))
         else:
             event |= {"asset": draw(st.sampled_from(ASSETS)), "amount": draw(st.sampled_from(("10", "10", "3", "1")))}

@@ -227,7 +227,7 @@ def test_transactions_are_outcomes_with_the_balance_after() -> None:
     put(rows, "total", "99", "99")
     put(rows, "available", "90", "90")
     put(rows, "locked", "9", "9")
-    rows["sequence"] = [5, 6]
+    rows["sequence"], rows["tells"], rows["resets"] = [5, 6], [0, 2], [0, 3]
     made = batches.transactions(wallet_events(), rows)
     made.validate(full=True)
     first, second = made.to_pylist()
@@ -248,12 +248,15 @@ def test_transactions_are_outcomes_with_the_balance_after() -> None:
         "balance_locked": D(9),
         "balance_sequence": 5,
         "occurred_at": AT,
+        "wallet_type": None,
+        "resets": None,
         "source_topic": "transactions",
         "source_partition": 1,
         "source_offset": 50,
     }
     assert (second["type"], second["status"], second["code"]) == ("FEE", "FAILED", "INSUFFICIENT_FUNDS")
     assert second["external_id"] is None
+    assert (second["wallet_type"], second["resets"]) == ("VIRTUAL", 3)
 
 
 def test_ledger_entries_name_their_accounts() -> None:

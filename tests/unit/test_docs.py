@@ -144,8 +144,8 @@ def test_example_messages_are_messages(block: Any) -> None:
     else:
         found = json.loads(block.text, parse_float=str)
         model = SCHEMAS[topic].model_validate(found)
-        assert set(found) == set(type(model).model_fields)
-        assert model.model_dump(mode="json") == found, "as it is written, byte for byte"
+        told = model.model_dump(mode="json", exclude_unset=True)
+        assert told == found, "all but what isn't always told, as it is written, byte for byte"
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "dotenv"], ids=lambda b: b.where)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -42,10 +44,30 @@ def filled() -> tuple[AccountPartition, PricePartition]:
     take_risk_limits(account, batch("risk_limits"))
     account.take_marks(decode_marks(records_of("marks", 0, marks)))
     take_trades(account, batch("trades"))
+    users = sorted({key for _, key, _ in messages["transactions"] if key})
+    messages["transactions"] += [paper(user, kind, n) for n, user in enumerate(users) for kind in ("OPEN", "CONFIGURE")]
     take_transactions(account, batch("transactions"))
     account.store.state.applied.rows["offset"] = (700, 80, 9, 6)
     price.store.state.applied.rows["offset"] = 60
     return account, price
+
+
+def paper(user: bytes, kind: str, n: int) -> Message:
+    """A VIRTUAL wallet of one asset; and of another one more, so that its first grant is given up."""
+    event = {
+        "transaction_id": kind,
+        "user_id": user.decode(),
+        "wallet_id": "virtual",
+        "type": kind,
+        "status": "COMPLETED",
+        "occurred_at": "2026-03-01T00:00:00Z",
+        "wallet_type": "VIRTUAL",
+        "currency": f"CUR{n}",
+        "configuration": {"initial_capital": str(n + 1)},
+    }
+    if kind == "CONFIGURE":
+        event["configuration"] = {"allocation": {f"ASSET{n}": "1", "BTC": str(n + 1)}}
+    return "transactions", user, json.dumps(event).encode()
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +90,7 @@ def facts(store: Store) -> dict[str, set[bytes]]:
     portfolio = [(text(state, int(r["user"])), text(state, int(r["portfolio"]))) for r in rows(store, "portfolios")]
     wallet = [(text(state, int(r["user"])), text(state, int(r["wallet"]))) for r in rows(store, "wallets")]
     balance = [(wallet[r["wallet"]], text(state, int(r["asset"]))) for r in rows(store, "balances")]
+    grant = [(wallet[r["wallet"]], text(state, int(r["asset"])), int(r["amount_lo"])) for r in rows(store, "grants")]
     names = {
         "portfolios": ({"user", "portfolio"}, lambda r, i: portfolio[i]),
         "positions": (
@@ -78,7 +101,15 @@ def facts(store: Store) -> dict[str, set[bytes]]:
                 else (portfolio[r["portfolio"]], text(state, int(r["symbol"])))
             ),
         ),
-        "wallets": ({"user", "wallet"}, lambda r, i: wallet[i]),
+        "wallets": (
+            {"user", "wallet", "currency", "first_grant"},
+            lambda r, i: (
+                wallet[i],
+                text(state, int(r["currency"])),
+                [grant[r["first_grant"] + k] for k in range(r["grants"])],
+            ),
+        ),
+        "grants": ({"wallet", "asset"}, lambda r, i: grant[i]),
         "balances": ({"wallet", "asset"}, lambda r, i: balance[i]),
         "events": ({"balance", "other"}, lambda r, i: (balance[r["balance"]], r["other"] >= 0 and balance[r["other"]])),
     }

@@ -31,7 +31,7 @@ class Desk:
         self.offset = 0
         self.on_the_way: list[tuple[bytes, bytes]] = []
 
-    def event(self, user: str, identity: str, kind: str, amount: str, **fields: Any) -> list[Told]:
+    def event(self, user: str, identity: str, kind: str, amount: str | None, **fields: Any) -> list[Told]:
         """What is told of a wallet event: (user, id, status, code, available, postings)."""
         event = {
             "transaction_id": identity,

@@ -72,7 +72,8 @@ def objection(m: dict[str, Any], wallet: Wallet, held: list[tuple[int, int]]) ->
     refused = {
         "OPEN": wallet.status != "" or (grants and m.get("wallet_type") != "VIRTUAL"),
         "CLOSE": any(available or locked for available, locked in held),
-        "RESET": not wallet.is_virtual or any(locked for _, locked in held),
+        # Reading: what is to be emptied has to fit into one outcome.
+        "RESET": not wallet.is_virtual or any(locked for _, locked in held) or sum(map(any, held)) > 1000,
         "CONFIGURE": grants and not wallet.is_virtual,
     }
     return "NOT_ALLOWED" if refused[kind] else None

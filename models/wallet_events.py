@@ -48,6 +48,8 @@ _VIRTUAL = np.uint8(WalletType.VIRTUAL.code)
 _OF_WALLET, _AGAINST_VIRTUAL = np.uint8(Account.WALLET), np.uint8(Account.VIRTUAL)
 _NO_CODE, _NOT_ALLOWED = np.uint8(Code.NONE), np.uint8(Code.NOT_ALLOWED)
 _WALLET_CLOSED = np.uint8(Code.WALLET_CLOSED)
+#: balances that one RESET empties at most: its outcome, two postings for each, has to be a message that Kafka takes
+MAX_EMPTIED = 1000
 #: the base currency is the first string of every partition
 _BASE = 0
 
@@ -76,14 +78,16 @@ def most_moves(ledger, batch, m):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _holds_any(ledger, wallet, only_locked):  # type: ignore[no-untyped-def]
-    balance = ledger.last_balance[wallet]
+def _held(ledger, wallet):  # type: ignore[no-untyped-def]
+    """(how many balances of a wallet, −1: one that isn't known, aren't 0; whether anything is locked in one)."""
+    n, locks = 0, False
+    balance = np.int64(ledger.last_balance[wallet]) if wallet >= 0 else np.int64(0)
     while balance > 0:
         available, locked = holds(ledger, balance - 1)
-        if locked != zero() or (available != zero() and not only_locked):
-            return True
-        balance = ledger.balance_before[balance - 1]
-    return False
+        n += available != zero() or locked != zero()
+        locks = locks or locked != zero()
+        balance = np.int64(ledger.balance_before[balance - 1])
+    return n, locks
 
 
 @kernel
@@ -99,9 +103,11 @@ def wallet_objection(ledger, batch, m):  # type: ignore[no-untyped-def]
     elif is_closed(ledger, wallet) and (completes or is_open(batch.status[m])):
         return _WALLET_CLOSED
     elif kind == _CLOSE:
-        objected = wallet >= 0 and _holds_any(ledger, wallet, False)
+        n, _ = _held(ledger, wallet)
+        objected = n > 0
     elif kind == _RESET:
-        objected = not is_virtual(ledger, wallet) or _holds_any(ledger, wallet, True)
+        n, locks = _held(ledger, wallet)
+        objected = not is_virtual(ledger, wallet) or locks or n > MAX_EMPTIED
     else:
         objected = has_grants and not is_virtual(ledger, wallet)
     return _NOT_ALLOWED if objected and completes else _NO_CODE

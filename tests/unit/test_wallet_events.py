@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from assetstream.models.decode import decode_transactions
-from assetstream.models.ledger import apply_transactions
+from assetstream.models.ledger import LedgerResult, apply_transactions
 from assetstream.models.messages import Rejection, parse
 from assetstream.models.outcomes import balance_names, legs_of, outcome_values
 from assetstream.models.records import records_of
@@ -238,32 +238,50 @@ def test_what_is_taken_back_opens_a_wallet_and_is_not_taken_from_a_closed_one() 
     assert held(desk) == {"USD": "10"}
 
 
-def test_a_wallet_of_many_assets_is_reset_in_the_midst_of_a_batch() -> None:
-    """Of many more movements than messages, some of them of assets that it has only since a message before."""
+def booked(events: list[dict[str, Any]]) -> tuple[Reference, LedgerResult]:
+    """What the reference, and the kernel in one batch, make of events of ann's wallet w: the same."""
     common = {"user_id": "ann", "wallet_id": "w", "status": "COMPLETED", "occurred_at": "2026-03-02T09:00:00Z"}
-    allocation = {f"A{k:02d}": str(k + 1) for k in range(99)}
-    capital = {"initial_capital": "5", "allocation": {**allocation, "USD": "1"}}
-    events = [{"type": "OPEN", "wallet_type": "VIRTUAL", "configuration": capital}]
-    events += [{"type": "DEPOSIT", "asset": f"B{k:03d}", "amount": "3"} for k in range(200)]
-    events += [{"type": "RESET"}, {"type": "CONFIGURE", "configuration": {"allocation": {"C": "1"}}}, {"type": "RESET"}]
-    events += [{"type": "CONFIGURE", "configuration": capital}, {"type": "RESET"}]
     messages = [(b"ann", json.dumps({"transaction_id": str(n), **common, **e}).encode()) for n, e in enumerate(events)]
     model = Reference()
     for offset, (key, value) in enumerate(messages):
         assert model.feed("transactions", 0, offset, NOW_MS, key, value) == "applied"
     batch = decode_transactions(records_of("transactions", 0, messages, 0, NOW_MS), HOUR_US)
-    result = apply_transactions(new_account_state(b"USD", 1000), batch)
+    result = apply_transactions(new_account_state(b"USD", 2000), batch)
     legs = legs_of(result.state, result.postings)
     values = outcome_values(with_currencies(batch, result), result.outcomes, result.postings, legs, 0)
     assert [json.loads(value) for value in values] == model.outcomes
     names = balance_names(result.state, result.changes["balance"])
     told = [(name.asset, int(row["sequence"])) for name, row in zip(names, result.changes, strict=True)]
     assert told == [(each["asset"], each["sequence"]) for each in model.balance_changes]
+    return model, result
+
+
+def test_a_wallet_of_many_assets_is_reset_in_the_midst_of_a_batch() -> None:
+    """Of many more movements than messages, some of them of assets that it has only since a message before."""
+    allocation = {f"A{k:02d}": str(k + 1) for k in range(99)}
+    capital = {"initial_capital": "5", "allocation": {**allocation, "USD": "1"}}
+    events = [{"type": "OPEN", "wallet_type": "VIRTUAL", "configuration": capital}]
+    events += [{"type": "DEPOSIT", "asset": f"B{k:03d}", "amount": "3"} for k in range(200)]
+    events += [{"type": "RESET"}, {"type": "CONFIGURE", "configuration": {"allocation": {"C": "1"}}}, {"type": "RESET"}]
+    events += [{"type": "CONFIGURE", "configuration": capital}, {"type": "RESET"}]
+    model, result = booked(events)
     assert len(model.outcomes[201]["postings"]) == 2 * (200 + 100) + 2 * 101
-    assert len(told) == 99 + (200 + 99) + (99 + 1) + (1 + 99)
+    assert len(result.changes) == 99 + (200 + 99) + (99 + 1) + (1 + 99)
     assert sum(each["total"] != "0" for each in model.balances.values()) == 100
     # the rows of the first configuration are used again
     assert int(result.state.grants.count[0]) == 101
+
+
+def test_a_wallet_of_too_many_assets_is_not_reset() -> None:
+    """Its outcome could be larger than what Kafka takes."""
+    events: list[dict[str, Any]] = [{"type": "OPEN", "wallet_type": "VIRTUAL"}]
+    events += [{"type": "DEPOSIT", "asset": f"B{k}", "amount": "3"} for k in range(1001)]
+    events += [{"type": "RESET"}, {"type": "FEE", "asset": "B7", "amount": "3"}, {"type": "RESET"}]
+    model, _ = booked(events)
+    assert [became(outcome) for outcome in model.outcomes[-3:]] == [
+        ("FAILED", "NOT_ALLOWED"), ("COMPLETED", None), ("COMPLETED", None)
+    ]  # fmt: skip
+    assert len(model.outcomes[-1]["postings"]) == 2000
 
 
 def test_more_than_a_balance_can_hold_is_out_of_range() -> None:

@@ -47,10 +47,30 @@ def filled() -> tuple[AccountPartition, PricePartition]:
     take_risk_limits(account, batch("risk_limits"))
     account.take_marks(decode_marks(records_of("marks", 0, marks)))
     take_trades(account, batch("trades"))
+    users = sorted({key for _, key, _ in messages["transactions"] if key})
+    messages["transactions"] += [paper(user, kind, n) for n, user in enumerate(users) for kind in ("OPEN", "CONFIGURE")]
     take_transactions(account, batch("transactions"))
     account.store.state.applied.rows["offset"] = (700, 80, 9, 6, 5)
     price.store.state.applied.rows["offset"] = 60
     return account, price
+
+
+def paper(user: bytes, kind: str, n: int) -> Message:
+    """A VIRTUAL wallet of one asset; and of another one more, so that its first grant is given up."""
+    event = {
+        "transaction_id": kind,
+        "user_id": user.decode(),
+        "wallet_id": "virtual",
+        "type": kind,
+        "status": "COMPLETED",
+        "occurred_at": "2026-03-01T00:00:00Z",
+        "wallet_type": "VIRTUAL",
+        "currency": f"CUR{n}",
+        "configuration": {"initial_capital": str(n + 1)},
+    }
+    if kind == "CONFIGURE":
+        event["configuration"] = {"allocation": {f"ASSET{n}": "1", "BTC": str(n + 1)}}
+    return "transactions", user, json.dumps(event).encode()
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +107,7 @@ def facts(store: Store) -> dict[str, set[bytes]]:
     agenda = rows(store, "agenda")
     due = {i: (r["number"], r["text"].tobytes()) for i, r in enumerate(agenda)}
     assert all(rows(store, "events")["due"][r["about"]] == i for i, r in enumerate(agenda))
+    grant = [(wallet[r["wallet"]], text(state, int(r["asset"])), int(r["amount_lo"])) for r in rows(store, "grants")]
     names = {
         "portfolios": ({"user", "portfolio"}, lambda r, i: portfolio[i]),
         "positions": (
@@ -97,7 +118,15 @@ def facts(store: Store) -> dict[str, set[bytes]]:
                 else (portfolio[r["portfolio"]], text(state, int(r["symbol"])))
             ),
         ),
-        "wallets": ({"user", "wallet"}, lambda r, i: wallet[i]),
+        "wallets": (
+            {"user", "wallet", "currency", "first_grant"},
+            lambda r, i: (
+                wallet[i],
+                text(state, int(r["currency"])),
+                [grant[r["first_grant"] + k] for k in range(r["grants"])],
+            ),
+        ),
+        "grants": ({"wallet", "asset"}, lambda r, i: grant[i]),
         "balances": ({"wallet", "asset"}, lambda r, i: balance[i]),
         "events": (
             {"balance", "other", "due"},

@@ -541,7 +541,8 @@ ALTER TABLE {db}.transactions
     ADD COLUMN IF NOT EXISTS resets Nullable(Int32) AFTER wallet_type
 """
 
-# One that nobody opened by an OPEN is REAL, in the base currency. An OPEN that wasn't done opens none.
+# One that nobody opened by an OPEN is REAL, in the base currency. An OPEN that wasn't done opens none. A hold may expire
+# at a time before it was made: that isn't when its wallet was opened.
 _WALLETS = """
 CREATE OR REPLACE VIEW {db}.wallets AS
 SELECT
@@ -574,6 +575,7 @@ FROM
             user_id, wallet_id, type AS kind, status = 'COMPLETED' AS done, toString(asset) AS asset,
             wallet_type AS told_type, occurred_at AS at
         FROM {db}.transactions
+        WHERE ifNull(code, '') != 'EXPIRED'
         UNION ALL
         SELECT user_id, wallet_id, '', true, toString(asset), NULL, occurred_at FROM {db}.balance_changes
     )

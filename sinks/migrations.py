@@ -541,8 +541,8 @@ ALTER TABLE {db}.transactions
     ADD COLUMN IF NOT EXISTS resets Nullable(Int32) AFTER wallet_type
 """
 
-# One that nobody opened by an OPEN is REAL, in the base currency. An OPEN that wasn't done opens none. A hold may expire
-# at a time before it was made: that isn't when its wallet was opened.
+# One that nobody opened by an OPEN is REAL, in the base currency. An OPEN that wasn't done opens none. A hold may
+# expire at a time before it was made: that isn't when its wallet was opened.
 _WALLETS = """
 CREATE OR REPLACE VIEW {db}.wallets AS
 SELECT

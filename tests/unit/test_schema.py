@@ -264,11 +264,15 @@ def test_wallets_are_what_their_own_events_made_of_them(client: Client, settings
             ('u', 'back', 'CLOSE', 'USD', 'COMPLETED', 'REAL', 0, '2026-03-03'),
             ('u', 'back', 'TRANSFER', 'USD', 'COMPLETED', 'REAL', 0, '2026-03-01')
     """
+    expired = """
+        INSERT INTO {db}.transactions (user_id, wallet_id, type, asset, status, code, occurred_at)
+        VALUES ('u', 'gone', 'HOLD', 'EUR', 'CANCELLED', 'EXPIRED', '2026-02-01')
+    """
     changes = """
         INSERT INTO {db}.balance_changes (user_id, wallet_id, asset, occurred_at)
         VALUES ('u', 'other', 'EUR', '2026-03-05')
     """
-    for insert in (outcomes, changes):
+    for insert in (outcomes, expired, changes):
         client.command(insert.replace("{db}", settings.clickhouse_database))
     query = """
         SELECT

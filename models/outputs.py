@@ -137,6 +137,7 @@ class Account(IntEnum):
     INCOME = 4
     ADJUSTMENTS = 5
     TRANSIT = 6
+    VIRTUAL = 7  # the other side of all that moves in VIRTUAL wallets
 
 
 #: `sequence` counts what is told of a balance, from 1
@@ -150,6 +151,8 @@ OUTCOME = _dtype(
     ("balance", "<i4"),
     ("status", "u1"),
     ("code", "u1"),
+    ("tells", "u1"),  # the WalletType, + 1, and `resets` of its wallet; 0: nothing of it
+    ("resets", "<i4"),
     _BALANCE,
     decimal("rate"),
     decimal("spread_bps"),
@@ -166,7 +169,7 @@ POSTING = _dtype(
     decimal("amount"),
 )
 
-#: a balance as wallet event `message` left it
+#: a balance beside its own as wallet event `message` left it
 CHANGE = _dtype(("message", "<i4"), ("balance", "<i4"), _BALANCE)
 
 

@@ -197,7 +197,7 @@ class Reference:
         self.portfolios: dict[tuple[str, str], Portfolio] = {}
         self.latest: dict[str, Price] = {}
         self.marks: dict[str, Price] = {}
-        self.ledger = Ledger(id_memory)
+        self.ledger = Ledger(id_memory, base_currency)
         #: as in `asset_transactions`, and every balance that an event left or changed
         self.outcomes, self.balance_changes = self.ledger.outcomes, self.ledger.changes
         #: by (topic, partition): what was said under each remembered id of a trade, the oldest first

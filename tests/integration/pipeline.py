@@ -736,7 +736,7 @@ class Check:
             "risk_alerts": "alert_id",
             "transactions": "(user_id, transaction_id, status)",
             "ledger_entries": "(user_id, transaction_id, entry)",
-            "balance_changes": "(user_id, transaction_id)",
+            "balance_changes": "(user_id, transaction_id, wallet_id, asset)",
             "settlements": "settlement_id",
             "dead_letters": "dead_letter_id",
         }
@@ -774,8 +774,8 @@ class Check:
         found = rows(client, f"SELECT * EXCEPT (external_id, payment_method) FROM {self.database}.transactions")
         expected = {}
         for outcome, sequence in zip(self.reference.outcomes, self.reference.ledger.sequences, strict=True):
-            row = NO_QUOTE | columns(outcome, self.prefix) | {f"balance_{k}": v for k, v in outcome["balance"].items()}
-            row["balance_sequence"] = sequence
+            row = {"wallet_type": None, "resets": None} | NO_QUOTE | columns(outcome, self.prefix)
+            row |= {f"balance_{k}": v for k, v in outcome["balance"].items()} | {"balance_sequence": sequence}
             expected[*source(row), row["transaction_id"]] = row
         named = unique(found, lambda r: (*source(r), r["transaction_id"]), "transactions")
         same(named, expected, "table transactions")
@@ -792,8 +792,13 @@ class Check:
 
     def _balance_rows(self, client: Client) -> None:
         found = rows(client, f"SELECT * FROM {self.database}.balance_changes")
-        expected = {source(row): row for row in (columns(each, self.prefix) for each in self.reference.balance_changes)}
-        same(unique(found, source, "balance_changes"), expected, "table balance_changes")
+        changes = [columns(each, self.prefix) for each in self.reference.balance_changes]
+
+        def identity(row: dict[str, Any]) -> tuple[Any, ...]:
+            return (*source(row), row["wallet_id"], row["asset"])
+
+        expected = {identity(row): row for row in changes}
+        same(unique(found, identity, "balance_changes"), expected, "table balance_changes")
 
     def _dead_letter_rows(self, client: Client) -> None:
         found = unique(
@@ -823,6 +828,16 @@ class Check:
             for row in balances:
                 found[row.pop("user_id"), row.pop("wallet_id"), row.pop("asset")] = row
             same(found, self.reference.balances, "view balances")
+            wallets = {
+                (row["user_id"], row["wallet_id"]): (row["wallet_type"], row["currency"], row["status"], row["resets"])
+                for row in rows(client, f"SELECT * FROM {self.database}.wallets")
+            }
+            told = {
+                key: (wallet.type, wallet.currency, wallet.status, wallet.resets)
+                for key, wallet in self.reference.ledger.wallets.items()
+                if wallet.status
+            }
+            same(wallets, told, "view wallets")
             self._open_alerts(client)
 
     def _positions(self, client: Client) -> None:

@@ -5,6 +5,7 @@ from assetstream.models.conversion import QuoteTerms
 from assetstream.models.decode import decode_transactions
 from assetstream.models.ledger import apply_transactions
 from assetstream.models.records import Records
+from assetstream.models.wallet_events import with_currencies
 from assetstream.streams import metrics
 from assetstream.streams.precision import precision
 
@@ -20,4 +21,4 @@ def take_transactions(partition: AccountPartition, records: Records) -> None:
     partition.store.state = result.state
     partition.account_for("transactions", records, result.verdict, batch.details)
     if len(result.outcomes):
-        partition.work.booked.append((batch, result))
+        partition.work.booked.append((with_currencies(batch, result), result))

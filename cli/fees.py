@@ -20,12 +20,18 @@ from assetstream.streams.precision import precision
 from assetstream.streams.settings import Settings, load
 
 DAYS = 30
-#: what a user has moved of late. What arrived from others is an outcome of theirs, whose cause is no wallet event
+#: what a user has moved of late, of real money. What arrived from others is an outcome of theirs, whose cause is no
+#: wallet event
 VOLUME = """
 SELECT toString(sum(amount)) AS volume
 FROM transactions
 WHERE user_id = {user:String} AND type = {type:String} AND asset = {asset:String} AND status = 'COMPLETED'
     AND source_topic = {topic:String} AND occurred_at >= fromUnixTimestamp64Micro({since:Int64})
+    AND wallet_id NOT IN
+    (
+        SELECT wallet_id FROM transactions
+        WHERE user_id = {user:String} AND type = 'OPEN' AND status = 'COMPLETED' AND wallet_type = 'VIRTUAL'
+    )
 """
 
 

@@ -10,6 +10,7 @@ text as spans `(at, len)` into the batch's `data`, one row a field, len −1: nu
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -145,8 +146,23 @@ class PriceBatch(NamedTuple):
     body: np.ndarray  # uint64[n, 2]
 
 
+class Grants(NamedTuple):
+    """What OPEN and CONFIGURE events say that a wallet begins with: those of row i are start[i] … start[i + 1] − 1.
+
+    First the capital, then the allocation in byte order of its assets; nothing that is 0.
+    """
+
+    start: np.ndarray  # int64[n + 1]
+    text_at: np.ndarray  # int64[m], the asset
+    text_len: np.ndarray  # int32[m], −1: the wallet's currency
+    amount: np.ndarray  # uint64[m, 2]
+
+
 class TransactionBatch(NamedTuple):
-    """Decoded `transactions`; `text_*[f]` is TRANSACTION_TEXT[f], codes are those of messages.Transaction…."""
+    """Decoded `transactions`; `text_*[f]` is TRANSACTION_TEXT[f], codes are those of messages.Transaction….
+
+    Of a wallet event (messages.WALLET_EVENTS) amount and fee are 0, and the asset is the currency that an OPEN names.
+    """
 
     records: Records
     data: np.ndarray  # uint8, read-only
@@ -164,6 +180,8 @@ class TransactionBatch(NamedTuple):
     crosses: np.ndarray  # uint8[n], 1: a TRANSFER to another user
     type: np.ndarray  # uint8[n]
     status: np.ndarray  # uint8[n]
+    wallet_type: np.ndarray  # uint8[n], of an OPEN
+    grants: Grants
     id: np.ndarray  # uint64[n, 2], of (user_id, transaction_id)
     terms: np.ndarray  # uint64[n, 2], of what is the same for every status
     method: np.ndarray  # uint64[n, 2], of payment_method
@@ -738,10 +756,13 @@ _TRANSFER = messages.TransactionType.TRANSFER.code
 _CONVERSION = messages.TransactionType.CONVERSION.code
 _ADJUSTMENT = messages.TransactionType.ADJUSTMENT.code
 _REVERSAL = messages.TransactionType.REVERSAL.code
+#: the first of those about a wallet itself
+_OPEN = messages.WALLET_EVENTS[0].code
 
 
 class _TransactionColumns(NamedTuple):
-    """The columns of a TransactionBatch that kernels fill, and the hash of each row's metadata, 0 when it has none."""
+    """The columns of a TransactionBatch that are filled, and the hashes of each row's metadata and of what only OPEN
+    and CONFIGURE have, 0 when it has none."""
 
     verdict: np.ndarray
     key_ok: np.ndarray
@@ -756,12 +777,14 @@ class _TransactionColumns(NamedTuple):
     crosses: np.ndarray
     type: np.ndarray
     status: np.ndarray
+    wallet_type: np.ndarray
     id: np.ndarray
     terms: np.ndarray
     method: np.ndarray
     reference: np.ndarray
     body: np.ndarray
     metadata: np.ndarray
+    wallet: np.ndarray
 
 
 @inline
@@ -781,6 +804,8 @@ def _hash_terms(data, out, i):  # type: ignore[no-untyped-def]
     state = _absorb_decimal(state, out.fee, i)
     # a rate is above 0, so that 0 already says null
     state = _absorb_decimal(state, out.rate, i)
+    if out.type[i] >= _OPEN:
+        state = _absorb_decimal(state, out.wallet, i)
     out.terms[i] = finish(absorb(state, np.uint64(out.type[i])))
 
 
@@ -798,6 +823,8 @@ def _hash_transaction(data, out, i):  # type: ignore[no-untyped-def]
     state = absorb(state, np.uint64(out.occurred_at[i]))
     state = absorb(state, np.uint64(out.expires_at[i]))
     state = absorb(state, np.uint64(out.type[i]) | np.uint64(out.status[i]) << np.uint64(8))
+    if out.type[i] >= _OPEN:
+        state = _absorb_decimal(state, out.wallet, i)
     out.body[i] = finish(_absorb_decimal(state, out.metadata, i))
 
 
@@ -815,7 +842,7 @@ def _transaction(data, found, rules, types, statuses, timestamp_ms, max_skew_us,
         return False
     code = _name(data, found, _TYPE, types)
     status = _name(data, found, _STATUS, statuses)
-    if code < 0 or status < 0 or code in (_TRANSFER, _ADJUSTMENT):
+    if code < 0 or status < 0 or code in (_TRANSFER, _ADJUSTMENT) or code >= _OPEN:
         return False
     if code == _REVERSAL and value(found, _REVERSES, KIND) == ABSENT:
         return False
@@ -876,8 +903,8 @@ def decode_transactions(records: Records, max_skew_us: int, precision: Precision
 
     With a `precision` every amount is held against its asset, and those that are too fine are invalid: 3 µs each.
 
-    Of adjustments and of messages with a counterparty or metadata the strict parser takes care, so they cost some 30 µs
-    each.
+    Of adjustments, events of wallets, and messages with a counterparty or metadata the strict parser takes care: they
+    cost some 30 µs each.
     """
     n = records.n
     spans = _spans(records)
@@ -888,20 +915,28 @@ def decode_transactions(records: Records, max_skew_us: int, precision: Precision
         *_bytes(n, 1),
         np.zeros(n, np.int64),
         np.zeros(n, np.int64),
-        *_bytes(n, 3),
-        *_decimals(n, 6),
+        *_bytes(n, 4),
+        *_decimals(n, 7),
     )
     slow = _transactions(
         spans, _TRANSACTION, scratch(_TRANSACTION), _TRANSACTION_RULES, _TYPES, _STATUSES, max_skew_us, out
     )
-    batch = TransactionBatch(records, spans.data, out.verdict, out.key_ok, {}, *out[2:-1])
+    first = np.zeros(n + 1, np.int64)
+    none = Grants(first, np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros((0, 2), np.uint64))
+    columns = {name: column for name, column in out._asdict().items() if name not in ("metadata", "wallet")}
+    batch = TransactionBatch(records=records, data=spans.data, details={}, grants=none, **columns)
     if precision is not None:
         slow += _doubt_fine_amounts(batch, precision)
     if not slow:
         return batch
+    assets: list[tuple[int, int]] = []
+    granted: list[tuple[int, int]] = []
+    currencies: dict[int, tuple[int, int]] = {}
+    tail = _Tail(spans.data)
 
     def fill(i: int, event: messages.Transaction) -> Iterable[str | None]:
-        batch.amount[i] = _limbs(event.amount)
+        if event.amount is not None:
+            batch.amount[i] = _limbs(event.amount)
         batch.fee[i] = _limbs(event.fee)
         if event.rate is not None:
             batch.rate[i] = _limbs(event.rate)
@@ -911,17 +946,53 @@ def decode_transactions(records: Records, max_skew_us: int, precision: Precision
         batch.type[i] = event.type.code
         batch.status[i] = event.status.code
         out.metadata[i] = _metadata_hash(event.metadata)
+        if event.type in messages.WALLET_EVENTS:
+            out.wallet[i] = _wallet_hash(event)
+            batch.wallet_type[i] = event.wallet_type.code
+            currencies[i] = tail.add(event.currency) if event.currency else (0, -1)
+            for asset, amount in _grants(event):
+                assets.append(tail.add(asset) if asset else (0, -1))
+                granted.append(_limbs(amount))
+            first[i + 1] = len(assets)
         other = event.counterparty
         is_transfer = event.type is messages.TransactionType.TRANSFER
         batch.crosses[i] = is_transfer and other is not None and other.user_id != event.user_id
         own = (getattr(event, name) for name in _OWN_TEXT)
         return (*own, other and other.user_id, other and other.wallet_id)
 
-    tail = _Tail(spans.data)
     rows = _decode_slowly("transactions", records, out, batch.details, tail, max_skew_us, fill, precision)
     batch = batch._replace(data=tail.data)
     _hash_transactions(batch.data, rows, out)
-    return batch
+    # what was said of the asset is in the hashes; from here on it is the wallet's currency, of no amount
+    for i, currency in currencies.items():
+        batch.text_at[_ASSET, i], batch.text_len[_ASSET, i] = currency
+        batch.amount[i] = batch.fee[i] = 0
+    spans_of_assets = np.array(assets, np.int64).reshape(-1, 2)
+    return batch._replace(
+        grants=Grants(
+            np.maximum.accumulate(first),
+            spans_of_assets[:, 0].copy(),
+            spans_of_assets[:, 1].astype(np.int32),
+            np.array(granted, np.uint64).reshape(-1, 2),
+        )
+    )
+
+
+def _grants(event: messages.Transaction) -> Iterable[tuple[str | None, Decimal]]:
+    """What a wallet is to begin with, (asset, amount): None is its own currency."""
+    configuration = event.configuration
+    if configuration.initial_capital:
+        yield None, configuration.initial_capital
+    for asset, amount in sorted(configuration.allocation.items()):
+        yield None if asset == event.currency else asset, amount
+
+
+def _wallet_hash(event: messages.Transaction) -> tuple[int, int]:
+    """The hash of what only OPEN and CONFIGURE have, by value."""
+    configuration = event.configuration
+    allocation = [[asset, to_units(amount)] for asset, amount in sorted(configuration.allocation.items())]
+    said = [event.wallet_type, event.currency, to_units(configuration.initial_capital), allocation]
+    return hash_bytes(_read_only(np.frombuffer(json.dumps(said).encode(), np.uint8)))
 
 
 def _doubt_fine_amounts(batch: TransactionBatch, precision: Precision) -> int:

@@ -57,7 +57,7 @@ from assetstream.models.valuation import (
     turn,
 )
 from assetstream.models.verdicts import Verdict
-from assetstream.models.wallets import balance_of, ledger_of, room_for
+from assetstream.models.wallets import enter_balance, ledger_of, room_for, wallet_of_user
 
 if TYPE_CHECKING:
     from assetstream.models.decode import TradeBatch
@@ -269,9 +269,9 @@ def _trades(strings, book, ids, settling, batch, verdict, fills, alerts, found, 
             user = intern(strings, text, starts[_USER, m], sizes[_USER, m])
             name = intern(strings, text, starts[_WALLET, m], sizes[_WALLET, m])
             currency = intern(strings, text, starts[_CURRENCY, m], sizes[_CURRENCY, m])
-            cash = balance_of(ledger, user, name, currency)
-            of = intern(strings, text, starts[_SYMBOL, m], np.int32(size))
-            asset = balance_of(ledger, user, name, of)
+            wallet = wallet_of_user(ledger, user, name)
+            cash = enter_balance(ledger, wallet, currency)
+            asset = enter_balance(ledger, wallet, intern(strings, text, starts[_SYMBOL, m], np.int32(size)))
         if i < 0:
             name = intern(strings, text, starts[_PORTFOLIO, m], sizes[_PORTFOLIO, m])
             symbol = intern(strings, text, starts[_SYMBOL, m], sizes[_SYMBOL, m])

@@ -31,20 +31,32 @@ from assetstream.models.int128 import (
     zero,
 )
 from assetstream.models.interning import became_final, find_id, new_event
-from assetstream.models.messages import Step, TransactionStatus, TransactionType
+from assetstream.models.messages import MAX_ALLOCATION, WALLET_EVENTS, Step, TransactionStatus, TransactionType
 from assetstream.models.outputs import Account, Code
 from assetstream.models.rows import CLAIMED, HOLD_EXPIRES, LOCKED, REVERSED, WAITING, touch
 from assetstream.models.state import reserve
 from assetstream.models.verdicts import Verdict
+from assetstream.models.wallet_events import (
+    book_wallet_event,
+    grants_fit,
+    is_wallet_event,
+    most_moves,
+    wallet_objection,
+)
 from assetstream.models.wallets import (
     LedgerResult,
+    against_virtual,
     find_balance,
+    find_wallet,
     holds,
     intern_text,
+    is_closed,
     is_open,
+    is_virtual,
     keep_text,
     ledger_of,
     open_balance,
+    open_wallet,
     post,
     result_of,
     room_for,
@@ -52,26 +64,32 @@ from assetstream.models.wallets import (
     set_balance,
     tell_change,
     tell_outcome,
+    wallet_of,
+    with_more_room,
 )
 
 if TYPE_CHECKING:
     from assetstream.models.conversion import QuoteTerms
-    from assetstream.models.decode import TransactionBatch
+    from assetstream.models.decode import Grants, TransactionBatch
     from assetstream.models.state import AccountState
 
 #: places of an event's texts in the batch
 _ID, _WALLET, _ASSET, _METHOD, _TO_ASSET, _OTHER_USER, _OTHER_WALLET = 0, 2, 3, 5, 8, 10, 11
 _DEPOSIT, _WITHDRAWAL, _TRANSFER, _CONVERSION, _FEE, _DIVIDEND, _INTEREST, _ADJUSTMENT, _REVERSAL, _HOLD = (
-    np.uint8(kind.code) for kind in TransactionType
+    np.uint8(kind.code) for kind in TransactionType if kind not in WALLET_EVENTS
 )
+_RESET = TransactionType.RESET.code
 _PROCESSING, _COMPLETED, _FAILED = (np.uint8(TransactionStatus[s].code) for s in ("PROCESSING", "COMPLETED", "FAILED"))
 _CREDIT, _CLAIM = np.uint8(Step.CREDIT.code), np.uint8(Step.CLAIM.code)
-_OF_WALLET, _EXTERNAL, _FEES, _EXCHANGE, _INCOME, _ADJUSTMENTS, _TRANSIT, _ = (np.uint8(each) for each in Account)
+_OF_WALLET, _EXTERNAL, _FEES, _EXCHANGE, _INCOME, _ADJUSTMENTS, _TRANSIT = (
+    np.uint8(account) for account in Account if account not in (Account.VIRTUAL, Account.SETTLEMENT)
+)
 _NO_CODE, _INSUFFICIENT = np.uint8(Code.NONE), np.uint8(Code.INSUFFICIENT_FUNDS)
 _UNKNOWN, _ALREADY = np.uint8(Code.UNKNOWN_REFERENCE), np.uint8(Code.ALREADY_REVERSED)
-_NOT_ALLOWED, _NO_RATE = np.uint8(Code.NOT_ALLOWED), np.uint8(Code.NO_RATE)
+_NOT_ALLOWED, _WALLET_CLOSED = np.uint8(Code.NOT_ALLOWED), np.uint8(Code.WALLET_CLOSED)
+_NO_RATE = np.uint8(Code.NO_RATE)
 _EXPIRES = np.uint8(HOLD_EXPIRES)
-#: legs of one outcome at most
+#: legs of one outcome at most, but of a wallet event
 _LEGS = 5
 
 _APPLIED, _DUPLICATE = np.uint8(Verdict.APPLIED), np.uint8(Verdict.DUPLICATE)
@@ -96,6 +114,8 @@ class _Events(NamedTuple):
     expires_at: np.ndarray
     type: np.ndarray
     status: np.ndarray
+    wallet_type: np.ndarray
+    grants: Grants
     id: np.ndarray
     terms: np.ndarray
     method: np.ndarray
@@ -154,7 +174,7 @@ def _movement(kind, amount, fee, cost):  # type: ignore[no-untyped-def]
 @inline
 def _objection(original, own, amount):  # type: ignore[no-untyped-def]
     """Why `original` can't be reversed by an event of balance `own` and this amount."""
-    if original.status != _COMPLETED or original.type == _REVERSAL:
+    if original.status != _COMPLETED or original.type == _REVERSAL or is_wallet_event(original.type):
         return _UNKNOWN
     if original.flags & (REVERSED | CLAIMED):
         return _ALREADY
@@ -201,6 +221,23 @@ def _post_all(written, message, kind, own, other, method, amount, fee, cost, arr
 # ----------------------------------------------------------------------------------------------------------- the batch
 
 
+@kernel
+def _barred(ledger, batch, m, own):  # type: ignore[no-untyped-def]
+    """A Code: why the wallets of message m take no part in what it would do, whatever they hold."""
+    if not is_open(batch.status[m]) and batch.status[m] != _COMPLETED:
+        return _NO_CODE
+    wallet = wallet_of(ledger, own) if own >= 0 else find_wallet(ledger, batch, m, _WALLET)
+    if is_closed(ledger, wallet):
+        return _WALLET_CLOSED
+    if batch.type[m] == _TRANSFER:
+        other = np.int64(-1) if batch.crosses[m] else find_wallet(ledger, batch, m, _OTHER_WALLET)
+        if is_closed(ledger, other):
+            return _WALLET_CLOSED
+        if is_virtual(ledger, wallet) != is_virtual(ledger, other):
+            return _NOT_ALLOWED
+    return _NO_CODE
+
+
 class _Known(NamedTuple):
     """What is remembered of a message's transaction; row −1: nothing."""
 
@@ -243,6 +280,13 @@ class _Plan(NamedTuple):
     asks: bool  # another user first
 
 
+@inline
+def _no_plan(code):  # type: ignore[no-untyped-def]
+    """That of one that is refused with a `code`, whatever its balances are."""
+    none = np.int64(-1)
+    return _Plan(code, zero(), zero(), zero(), none, zero(), zero(), zero(), zero(), none, False)
+
+
 @kernel
 def _plan_move(ledger, batch, m, own, held, cost, arrives):  # type: ignore[no-untyped-def]
     """That of a COMPLETED one: first its own balance, then the other one, which may be the same."""
@@ -263,6 +307,8 @@ def _plan_move(ledger, batch, m, own, held, cost, arrives):  # type: ignore[no-u
             if not asks:
                 into, out = _movement(event.type, get(event, "amount"), get(event, "fee"), _cost(event))
             other, leaves = np.int64(event.other), get(event, "arrived")
+            if code == _NO_CODE and other >= 0 and is_closed(ledger, wallet_of(ledger, other)):
+                code = _WALLET_CLOSED
     available, locked = holds(ledger, own)
     if held and _locks(kind):
         locked, available = locked - cost, available + (cost - out)
@@ -283,9 +329,9 @@ def _plan_move(ledger, batch, m, own, held, cost, arrives):  # type: ignore[no-u
 
 
 @kernel
-def _plan_lock(ledger, batch, m, own, held, cost, code):  # type: ignore[no-untyped-def]
-    """That of one that isn't COMPLETED, or can't be for the reason `code`: it locks, unlocks, or does nothing."""
-    available, locked = holds(ledger, own)
+def _plan_lock(ledger, batch, m, own, held, cost):  # type: ignore[no-untyped-def]
+    """That of one that isn't COMPLETED: it locks, unlocks, or does nothing."""
+    code, (available, locked) = _NO_CODE, holds(ledger, own)
     if is_open(batch.status[m]):
         if _locks(batch.type[m]) and not held:
             if available < cost:
@@ -318,8 +364,10 @@ def _book(ledger, batch, m, own, plan, written):  # type: ignore[no-untyped-def]
             other = open_balance(ledger, batch, m, _WALLET, _TO_ASSET)
     set_balance(ledger, own, plan.other_available if other == own else plan.available, plan.locked)
     if other >= 0 and other != own and plan.arrives + plan.leaves > zero():
+        open_wallet(ledger, wallet_of(ledger, other))
         set_balance(ledger, other, plan.other_available, plan.other_locked)
         tell_change(ledger, written, m, other)
+    first = written.counts[1]
     if kind in (_DEPOSIT, _WITHDRAWAL):
         method = keep_text(ledger, batch, _METHOD, m)
     if kind == _REVERSAL:
@@ -332,6 +380,8 @@ def _book(ledger, batch, m, own, plan, written):  # type: ignore[no-untyped-def]
         amount, fee = at(batch.amount, m), at(batch.fee, m)
         cost = amount + fee if _costs(kind) else amount
         _post_all(written, m, kind, own, other, method, amount, fee, cost, plan.arrives, False)
+    if is_virtual(ledger, wallet_of(ledger, own)):
+        against_virtual(written, first)
     return other, method
 
 
@@ -401,6 +451,29 @@ def _settle(ledger, batch, m, own, plan, row, written):  # type: ignore[no-untyp
 
 
 @kernel
+def _refuse(ledger, own, held, cost):  # type: ignore[no-untyped-def]
+    """What a transaction that is refused holds locked is unlocked: refused is final, so nothing would ever do it."""
+    if held:
+        available, locked = holds(ledger, own)
+        set_balance(ledger, own, available + cost, locked - cost)
+
+
+@kernel
+def _apply_to_wallet(ledger, batch, m, known, written):  # type: ignore[no-untyped-def]
+    """What becomes of wallet event m, as `_apply`."""
+    code = wallet_objection(ledger, batch, m)
+    if code == _NO_CODE and batch.status[m] == _COMPLETED and not grants_fit(ledger, batch, m):
+        return _OUT_OF_RANGE
+    if known.conflict:
+        return _CONFLICT
+    if known.illegal:
+        return _ILLEGAL
+    own, result = book_wallet_event(ledger, batch, m, code, written)
+    _remember(ledger, batch, m, known.row, result, own, np.uint8(0))
+    return _APPLIED
+
+
+@kernel
 def _apply(ledger, quotes, batch, m, written):  # type: ignore[no-untyped-def]
     """What becomes of message m, a Verdict; it is booked when that is APPLIED."""
     kind, status = batch.type[m], batch.status[m]
@@ -412,19 +485,23 @@ def _apply(ledger, quotes, batch, m, written):  # type: ignore[no-untyped-def]
     known = _known(ledger.events, batch, m)
     if known.repeated:
         return _DUPLICATE
+    if is_wallet_event(kind):
+        return _apply_to_wallet(ledger, batch, m, known, written)
     own = find_balance(ledger, batch, m, _WALLET, _ASSET)
-    quote, code = no_quote(), _NO_CODE
+    quote, code = no_quote(), _barred(ledger, batch, m, own)
     if kind == _CONVERSION and status == _COMPLETED:
         quote = quote_of(ledger.strings, quotes, batch, m)
         arrives, good = multiply(at(batch.amount, m), quote.rate)
         if not good:
             return _OUT_OF_RANGE
-        if quote.rate == zero():
+        if code == _NO_CODE and quote.rate == zero():
             code = _NO_RATE
-    if status == _COMPLETED and code == _NO_CODE:
+    if code != _NO_CODE:
+        plan = _no_plan(code)
+    elif status == _COMPLETED:
         plan = _plan_move(ledger, batch, m, own, known.held, cost, zero() if batch.crosses[m] else arrives)
     else:
-        plan = _plan_lock(ledger, batch, m, own, known.held, cost, code)
+        plan = _plan_lock(ledger, batch, m, own, known.held, cost)
     if plan.code == _NO_CODE and _overflows(plan):
         return _OUT_OF_RANGE
     if known.conflict:
@@ -435,11 +512,11 @@ def _apply(ledger, quotes, batch, m, written):  # type: ignore[no-untyped-def]
     # accepted
     if own < 0:
         own = open_balance(ledger, batch, m, _WALLET, _ASSET)
+    open_wallet(ledger, wallet_of(ledger, own))
     result = status
     if plan.code != _NO_CODE:
         result = _FAILED
-        if plan.code == _NO_RATE:  # that is final, so nothing may stay locked for it
-            set_balance(ledger, own, plan.available, plan.locked)
+        _refuse(ledger, own, known.held, cost)
         _remember(ledger, batch, m, known.row, result, own, np.uint8(0))
     elif plan.asks:
         result = _PROCESSING
@@ -459,12 +536,23 @@ def _apply(ledger, quotes, batch, m, written):  # type: ignore[no-untyped-def]
     return _APPLIED
 
 
+@inline
+def _has_room(written, rest, moves):  # type: ignore[no-untyped-def]
+    """Whether there is room for a wallet event of so many moves, and for the `rest` of the batch."""
+    postings = written.counts[1] + 2 * moves + _LEGS * rest
+    return postings <= len(written.postings) and written.counts[2] + moves + rest <= len(written.changes)
+
+
 @kernel
-def _apply_all(ledger, quotes, batch, verdict, written):  # type: ignore[no-untyped-def]
-    """Walk the batch in order."""
-    for m in range(len(verdict)):
+def _apply_all(ledger, quotes, batch, verdict, first, written):  # type: ignore[no-untyped-def]
+    """Walk the batch in order from message `first` on. -> the one that there is no room for; as many as there are."""
+    n = len(verdict)
+    for m in range(first, n):
         if verdict[m] < _MALFORMED:
+            if is_wallet_event(batch.type[m]) and not _has_room(written, n - m, most_moves(ledger, batch, m)):
+                return m
             verdict[m] = _apply(ledger, quotes, batch, m, written)
+    return n
 
 
 def apply_transactions(state: AccountState, batch: TransactionBatch, terms: QuoteTerms = AT_MARKS) -> LedgerResult:
@@ -475,12 +563,17 @@ def apply_transactions(state: AccountState, batch: TransactionBatch, terms: Quot
     """
     n = batch.records.n
     words = int(np.maximum(batch.text_len[_METHOD] + 7, 0).sum()) // 8
-    expiring = np.count_nonzero((batch.type == _HOLD) & (batch.expires_at != NO_TIME))
-    more = {"methods": n, "words": words, "events": n, "agenda": int(expiring)}
-    state = reserve(state, strings=5 * n, wallets=2 * n, balances=2 * n, **more)
+    grants = len(batch.grants.amount)
+    opened = 2 * n + grants + int(np.count_nonzero(batch.type == _RESET)) * (MAX_ALLOCATION + 1)
+    expiring = int(np.count_nonzero((batch.type == _HOLD) & (batch.expires_at != NO_TIME)))
+    state = reserve(state, strings=5 * n + grants, wallets=2 * n, balances=opened, grants=grants)
+    state = reserve(state, methods=n, words=words, events=n, agenda=expiring)
     verdict = batch.verdict.copy()
     written = room_for(n, _LEGS)
+    own = (name for name in _Events._fields if name != "timestamp")
     timestamp = np.array(batch.records.timestamp, np.int64)
-    columns = _Events(*(timestamp if name == "timestamp" else getattr(batch, name) for name in _Events._fields))
-    _apply_all(ledger_of(state), current_terms(state, terms), columns, verdict, written)
+    columns = _Events(timestamp=timestamp, **{name: getattr(batch, name) for name in own})
+    ledger, quotes, done = ledger_of(state), current_terms(state, terms), 0
+    while (done := _apply_all(ledger, quotes, columns, verdict, done, written)) < n:
+        written = with_more_room(written)
     return result_of(state, verdict, written)

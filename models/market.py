@@ -39,6 +39,8 @@ PAIRS = (("EUR/USD", 10_850), ("GBP/USD", 12_700), ("USD/JPY", 1_496_000))
 #: cents of a currency for one of USD, roughly: what makes positions about as big in every currency
 CENTS = {"USD": 100, "EUR": 92, "GBP": 79, "JPY": 15_000}
 SYMBOLS_PER_PORTFOLIO = 8
+#: users who trade on paper, too, at most
+PAPER_USERS = 3
 #: what a position usually stays below, in USD; its limit lies a little above
 POSITION_SIZE = 40_000
 RECENT = 512
@@ -176,6 +178,8 @@ class Market:
         #: wallet events that are open, and by user the cents of `w2` that nothing was set aside of yet
         self.open: list[dict[str, Any]] = []
         self.aside: dict[str, int] = {}
+        #: users with a VIRTUAL wallet
+        self.paper: set[str] = set()
         self.quotes: list[Message] = []
 
     def _choose(self, converts: bool) -> list[Holding]:
@@ -295,7 +299,9 @@ class Market:
 
     def transaction(self) -> Message:
         """A deposit, a withdrawal (now and then of more than there is), a fee, or anything else that wallets know."""
-        choice = self.below(200)
+        choice = self.below(212)
+        if choice >= 200:
+            return self._paper(self.accounts[self.below(min(PAPER_USERS, len(self.accounts)))])
         if choice >= 100:
             return self._wallet_event(choice - 100)
         asset = "USD" if choice % 5 else "EUR"
@@ -332,6 +338,46 @@ class Market:
         undone = json.loads(seen[self.below(len(seen))][2] or b"")
         fields = {"reverses": undone["transaction_id"], "user_id": undone["user_id"], "amount": undone["amount"]}
         return self._event(account, "REVERSAL", 0, asset=undone["asset"], wallet_id=undone["wallet_id"], **fields)
+
+    def _paper(self, account: Account) -> Message:
+        """Something in the VIRTUAL wallet `paper`, or with the wallet `gone`, which is closed when it is empty."""
+        choice, cents = self.below(8), 1_000 + self.below(100_000)
+        if account.user not in self.paper:
+            self.paper.add(account.user)
+            return self._of_wallet(account, "OPEN", "paper", wallet_type="VIRTUAL", configuration=self._capital())
+        if choice == 0:
+            return self._of_wallet(account, "RESET", "paper")
+        if choice == 1:
+            return self._of_wallet(account, "CONFIGURE", "paper", configuration=self._capital())
+        if choice == 2:
+            return self._of_wallet(account, "CLOSE", "gone")
+        if choice == 3:
+            return self._event(account, "WITHDRAWAL" if cents % 2 else "DEPOSIT", 1_000, wallet_id="gone")
+        if choice == 4:
+            other = {"user_id": account.user, "wallet_id": "w2"}
+            return self._event(account, "TRANSFER", cents, wallet_id="paper", counterparty=other)
+        if choice == 5:
+            rate = {"to_asset": "BTC", "rate": "0.00001"}
+            return self._event(account, "CONVERSION", cents, wallet_id="paper", fee="0.1", **rate)
+        return self._event(account, "DEPOSIT" if choice == 6 else "WITHDRAWAL", cents, wallet_id="paper")
+
+    def _capital(self) -> dict[str, Any]:
+        """A configuration of a VIRTUAL wallet."""
+        return {
+            "initial_capital": f"{1 + self.below(100)}000",
+            "allocation": {"EUR": "250.5", "ETH": self.below(9) + 1},
+        }
+
+    def _of_wallet(self, account: Account, kind: str, wallet: str, **fields: Any) -> Message:
+        event = {
+            "transaction_id": f"x{self.run}-{next(self.numbers)}",
+            "user_id": account.user,
+            "wallet_id": wallet,
+            "type": kind,
+            "status": "COMPLETED",
+            "occurred_at": self.now(),
+        }
+        return self._publish(event | fields)
 
     def _set_aside(self, account: Account, cents: int, kind: str) -> Message:
         """Funds of wallet `w2` are locked; they are put there when it hasn't enough, so that it is never refused."""
@@ -611,6 +657,10 @@ SPOILT: list[tuple[str, dict[str, Any]]] = [
     ("transactions", {"type": "CONVERSION", "to_asset": "EUR", "rate": "0"}),
     ("transactions", {"type": "HOLD", "expires_at": FAR}),
     *_each("transactions", "metadata", {"a": 1}),
+    ("transactions", {"type": "OPEN", "wallet_type": "PAPER"}),
+    ("transactions", {"type": "OPEN", "currency": "a b"}),
+    ("transactions", {"type": "CONFIGURE", "configuration": {"allocation": {"BTC": "0"}}}),
+    ("transactions", {"type": "OPEN", "configuration": {"initial_capital": "1e20"}}),
     *_each("prices", "price", "0", "-3.5", "NaN", "1e20", "0.0000000000000000001"),
     *_each("prices", "as_of", FAR),
     *_each("prices", "currency", None),

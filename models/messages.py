@@ -80,6 +80,20 @@ class TransactionType(Coded):
     ADJUSTMENT = "ADJUSTMENT"
     REVERSAL = "REVERSAL"
     HOLD = "HOLD"
+    OPEN = "OPEN"
+    CLOSE = "CLOSE"
+    RESET = "RESET"
+    CONFIGURE = "CONFIGURE"
+
+
+#: those that are about a wallet itself, and move no money but VIRTUAL
+WALLET_EVENTS = (TransactionType.OPEN, TransactionType.CLOSE, TransactionType.RESET, TransactionType.CONFIGURE)
+
+
+class WalletType(Coded):
+    REAL = "REAL"
+    VIRTUAL = "VIRTUAL"
+    MARGIN = "MARGIN"
 
 
 class TransactionStatus(Coded):
@@ -477,6 +491,29 @@ class Counterparty(Input):
     wallet_id: Id
 
 
+#: assets that the allocation of a VIRTUAL wallet may name
+MAX_ALLOCATION = 100
+
+
+class Configuration(Input):
+    """What a VIRTUAL wallet begins with: `initial_capital` of its currency, and beside it what `allocation` says."""
+
+    initial_capital: NotNegative = Decimal(0)
+    allocation: Annotated[
+        dict[Symbol, Positive], BeforeValidator(_without_nulls), Field(max_length=MAX_ALLOCATION)
+    ] = {}
+
+    def _decimals(self) -> Iterator[tuple[str, Decimal]]:
+        yield "configuration.initial_capital", self.initial_capital
+        for asset, amount in self.allocation.items():
+            yield f"configuration.allocation.{asset}", amount
+
+
+#: fields that only these types have
+_OF_WALLETS = {
+    TransactionType.OPEN: ("wallet_type", "currency", "configuration"),
+    TransactionType.CONFIGURE: ("configuration",),
+}
 #: what a type of transaction can't do without
 _NEEDED = {
     TransactionType.TRANSFER: ("counterparty",),
@@ -487,15 +524,19 @@ _NEEDED = {
 
 
 class Transaction(Input):
-    """A wallet event. `expires_at` may lie ahead; `amount` is above 0, of an ADJUSTMENT just not 0."""
+    """A wallet event. `expires_at` may lie ahead; `amount` is above 0, of an ADJUSTMENT just not 0.
+
+    WALLET_EVENTS can do without `asset` and `amount`. Only OPEN has `wallet_type` and `currency`, only OPEN and
+    CONFIGURE have a `configuration`: of all others they are unknown fields.
+    """
 
     transaction_id: Id
     user_id: Id
     wallet_id: Id
     type: TransactionType
     status: TransactionStatus
-    asset: Symbol
-    amount: Exact
+    asset: Symbol | None = None
+    amount: Exact | None = None
     occurred_at: PastTime
     fee: NotNegative = Decimal(0)
     counterparty: Counterparty | None = None
@@ -508,9 +549,27 @@ class Transaction(Input):
     description: Text | None = None
     authorized_by: Text | None = None
     metadata: dict[Text, Text] = {}
+    wallet_type: WalletType = WalletType.REAL
+    currency: Symbol | None = None
+    configuration: Configuration = Configuration()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _others_are_unknown(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        kind = data.get("type")
+        own = _OF_WALLETS.get(kind, ()) if isinstance(kind, str) else ()  # type: ignore[call-overload]
+        return {k: v for k, v in data.items() if k in own or k not in _OF_WALLETS[TransactionType.OPEN]}
 
     @model_validator(mode="after")
     def _amounts(self) -> Transaction:
+        if self.type not in WALLET_EVENTS:
+            for name in ("asset", "amount"):
+                if getattr(self, name) is None:
+                    raise _invalid(f"{name}: is missing")
+        if self.amount is None:
+            return self
         if self.type is TransactionType.ADJUSTMENT:
             if self.amount == 0:
                 raise _invalid("amount: must not be 0")
@@ -527,16 +586,30 @@ class Transaction(Input):
                 raise _invalid(f"{name}: a {self.type} needs it")
         return self
 
+    def _decimals(self) -> Iterator[tuple[str, Decimal]]:
+        yield from super()._decimals()
+        yield from self.configuration._decimals()
+
     def too_fine(self, precision: Precision) -> str | None:
         # what only gives back, or lets go, isn't held up: it may be of a time when nobody asked
         lets_go = self.status in (TransactionStatus.FAILED, TransactionStatus.CANCELLED)
-        scale = precision.get(self.asset, MOST)
-        if scale >= MOST or lets_go or self.type is TransactionType.REVERSAL:
+        if lets_go or self.type is TransactionType.REVERSAL:
             return None
-        for name, value in (("amount", self.amount), ("fee", self.fee)):
-            if _places(value) > scale:
-                return f"{name}: {self.asset} has {scale} decimals, got {_excerpt(value)}"
+        for name, asset, value in self._amounts_of_assets():
+            scale = precision.get(asset, MOST)
+            if scale < MOST and _places(value) > scale:
+                return f"{name}: {asset} has {scale} decimals, got {_excerpt(value)}"
         return None
+
+    def _amounts_of_assets(self) -> Iterator[tuple[str, str, Decimal]]:
+        """What it would book of an asset that it names: field, asset, amount."""
+        if self.type not in WALLET_EVENTS and self.asset is not None and self.amount is not None:
+            yield "amount", self.asset, self.amount
+            yield "fee", self.asset, self.fee
+        if self.currency is not None:
+            yield "configuration.initial_capital", self.currency, self.configuration.initial_capital
+        for asset, amount in self.configuration.allocation.items():
+            yield f"configuration.allocation.{asset}", asset, amount
 
 
 class Transfer(Input):
@@ -720,7 +793,10 @@ class Posting(Message):
 
 
 class AssetTransaction(Message):
-    """The outcome of a wallet event; `code` says why it FAILED, or that it EXPIRED."""
+    """The outcome of a wallet event; `code` says why it FAILED, or that it EXPIRED.
+
+    `wallet_type` and `resets`, how often it was RESET, are those of the wallet, told where its own state is the event.
+    """
 
     transaction_id: str
     user_id: str
@@ -733,6 +809,8 @@ class AssetTransaction(Message):
     code: OutcomeCode | None
     balance: Balance
     postings: list[Posting]
+    wallet_type: WalletType | None = None
+    resets: int | None = None
     occurred_at: Time
     #: grows by one with each outcome and settlement event of a partition: the order in which they were booked
     journal: int

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from assetstream.models.decimals import texts_of
-from assetstream.models.messages import TransactionStatus, TransactionType, codes, from_micros, time_text
+from assetstream.models.messages import TransactionStatus, TransactionType, WalletType, codes, from_micros, time_text
 from assetstream.models.outputs import NO_TIME, Account, Code, decimal_column
 from assetstream.models.state import text
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 _CONVERSION = TransactionType.CONVERSION.code
-_TYPES, _STATUSES = codes(TransactionType), codes(TransactionStatus)
+_TYPES, _STATUSES, _WALLET_TYPES = codes(TransactionType), codes(TransactionStatus), codes(WalletType)
 #: accounts that are one for all
 _COMMON = {account: account.name.lower() for account in Account}
 
@@ -99,6 +99,8 @@ def outcome_values(
         texts_of(decimal_column(outcomes, "total")),
         texts_of(decimal_column(outcomes, "available")),
         texts_of(decimal_column(outcomes, "locked")),
+        outcomes["tells"].tolist(),
+        outcomes["resets"].tolist(),
         outcomes["journal"].tolist(),
         strict=True,
     )
@@ -115,11 +117,12 @@ def outcome_values(
             "code": Code(code).name if code else None,
             "balance": {"total": total, "available": available, "locked": locked},
             "postings": posted.get(i, []),
+            **({"wallet_type": _WALLET_TYPES[tells - 1], "resets": resets} if tells else {}),
             "occurred_at": time_text(from_micros(int(batch.occurred_at[i]))),
             "journal": journal,
             "cause": {"topic": batch.records.topic, "partition": partition, "offset": int(batch.records.offset[i])},
         }
-        for i, kind, amount, fee, status, code, total, available, locked, journal in columns
+        for i, kind, amount, fee, status, code, total, available, locked, tells, resets, journal in columns
     ]
     for k in np.flatnonzero(batch.type[message] == _CONVERSION).tolist():
         made[k] |= _rate(outcomes[k : k + 1])

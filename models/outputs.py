@@ -137,7 +137,8 @@ class Account(IntEnum):
     INCOME = 4
     ADJUSTMENTS = 5
     TRANSIT = 6
-    SETTLEMENT = 7
+    VIRTUAL = 7  # the other side of all that moves in VIRTUAL wallets
+    SETTLEMENT = 8  # of trades, with the broker's name
 
 
 #: `sequence` counts what is told of a balance, from 1
@@ -151,6 +152,8 @@ OUTCOME = _dtype(
     ("balance", "<i4"),
     ("status", "u1"),
     ("code", "u1"),
+    ("tells", "u1"),  # the WalletType, + 1, and `resets` of its wallet; 0: nothing of it
+    ("resets", "<i4"),
     ("journal", "<i8"),  # its number in the partition's journal
     _BALANCE,
     decimal("rate"),
@@ -168,7 +171,7 @@ POSTING = _dtype(
     decimal("amount"),
 )
 
-#: a balance as wallet event `message` left it
+#: a balance beside its own as wallet event `message` left it
 CHANGE = _dtype(("message", "<i4"), ("balance", "<i4"), _BALANCE)
 
 
@@ -180,6 +183,7 @@ SETTLEMENT_TOLD = _dtype(
     ("settles_at", "<i8"),
     ("journal", "<i8"),
     ("status", "u1"),
+    ("is_virtual", "u1"),  # whether its wallet is
 )
 
 #: what message `message` has to be told to a user of another partition, or of this one: a Step; with a Code when it is

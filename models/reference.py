@@ -204,7 +204,7 @@ class Reference:
         self.portfolios: dict[tuple[str, str], Portfolio] = {}
         self.latest: dict[str, Price] = {}
         self.marks: dict[str, Price] = {}
-        self.ledger = Ledger(id_memory)
+        self.ledger = Ledger(id_memory, base_currency)
         #: as in `asset_transactions`, and every balance that an event left or changed
         self.outcomes, self.balance_changes = self.ledger.outcomes, self.ledger.changes
         #: as in `settlement_events`; and of those that trades caused, the legs of each

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from assetstream.models.reference_reading import BOUND, Rejected, Source, body_of, plain, times, timestamp
+from assetstream.models.reference_wallets import EVENTS, Wallet, objection
 
 OPEN = ("PENDING", "PROCESSING")
 #: what one tick makes happen
@@ -55,6 +56,10 @@ class Posting(NamedTuple):
     def opposite(self) -> Posting:
         return self._replace(amount=-self.amount)
 
+    def virtual(self) -> Posting:
+        """The same with what is in no wallet in `virtual`."""
+        return self._replace(account="virtual") if isinstance(self.account, str) else self
+
     def published(self) -> dict[str, str]:
         account = self.account if isinstance(self.account, str) else "wallet:" + "/".join(self.account)
         return {"account": account, "asset": self.asset, "amount": plain(self.amount)}
@@ -89,6 +94,9 @@ class Terms(NamedTuple):
     to_asset: str | None
     rate: int | None
     reverses: str | None
+    wallet_type: str | None = None
+    currency: str | None = None
+    configuration: dict[str, Any] | None = None
 
     @property
     def locks(self) -> int:
@@ -223,13 +231,17 @@ class Effect:
     asks: bool = False
     #: a credit would reach 10^20
     overflows: bool = False
+    #: its own wallet as it would be
+    wallet: Wallet | None = None
 
 
 class Ledger:
     """All wallets, and what each partition remembers; `id_memory` final transactions in each."""
 
-    def __init__(self, id_memory: int) -> None:
-        self.id_memory = id_memory
+    def __init__(self, id_memory: int, base_currency: str) -> None:
+        self.id_memory, self.base_currency = id_memory, base_currency
+        #: by (user, wallet)
+        self.wallets: dict[tuple[str, str], Wallet] = {}
         self.balances: dict[Key, Balance] = {}
         self.outcomes: list[dict[str, Any]] = []
         #: of each outcome, which one of its balance it is, changes counted
@@ -265,11 +277,17 @@ class Ledger:
         """Take an event that was read: applied or duplicate; raises Rejected, and then nothing has changed."""
         memory = self._memory(source.partition)
         identity, status, body = (m["user_id"], m["transaction_id"]), m["status"], body_of(m)
-        terms = Terms(*(m[name] for name in Terms._fields))
+        terms = Terms(*(m.get(name) for name in Terms._fields))  # type: ignore[arg-type]
         known = memory.found.get(identity)
         if known and known.bodies.get(status) == body:
             return "duplicate"
-        effect = self._effect(m, terms, known, memory, lambda: quote(m, source))
+        if m["type"] in EVENTS:
+            effect = self._wallet_effect(m)
+        else:
+            effect = self._effect(m, terms, known, memory, lambda: quote(m, source))
+            if code := self._barred(m) or effect.code:
+                # Reading: refused is final, so what was locked for it is let go.
+                effect = Effect(code, self._unlocked(m, known))
         if effect.overflows and effect.code is None:
             raise Rejected("out_of_range", "amount: a balance of 10^20 or more")
         if known and (status in known.bodies or terms != known.terms):
@@ -296,14 +314,94 @@ class Ledger:
             effect.reverses.reversed = True
         elif any(leg.account == "transit" for leg in effect.postings):
             self._send("CREDIT", m, m["counterparty"], m["amount"])
+        wallet = self._enter(m, effect)
+        if m["type"] in EVENTS:
+            named = m.get("currency") if wallet.status == "" else None
+            m = {**m, "asset": named or wallet.currency, "amount": 0, "fee": 0}
         own = (m["user_id"], m["wallet_id"], m["asset"])
-        self.balances.setdefault(own, Balance())
-        self.balances.update(effect.balances)
+        self._set(own, effect)
         self._note(m, own, known.status, effect, source)
         return "applied"
 
     def _memory(self, partition: int) -> Memory:
         return self._memories.setdefault(partition, Memory(self.id_memory))
+
+    # -- wallets
+
+    def _wallet(self, key: tuple[str, str]) -> Wallet:
+        """A wallet as it is; one that isn't known is what its first event would make of it, but not open."""
+        return self.wallets.get(key) or Wallet(self.base_currency)
+
+    def _enter(self, m: dict[str, Any], effect: Effect) -> Wallet:
+        """The wallet of an accepted event, as it leaves it."""
+        key = m["user_id"], m["wallet_id"]
+        wallet = self.wallets[key] = effect.wallet or self._wallet(key)
+        if wallet.status == "" and m["type"] != "OPEN":
+            wallet.status = "OPEN"
+        return wallet
+
+    def _set(self, own: Key, effect: Effect) -> None:
+        """Write the balances of an accepted event, its own one first; new ones are opened, with their wallets."""
+        for key, balance in {own: self.balances.get(own, Balance()), **effect.balances}.items():
+            wallet = self.wallets.setdefault(key[:2], Wallet(self.base_currency))
+            if key != own and wallet.status == "":
+                wallet.status = "OPEN"
+            if key not in self.balances:
+                wallet.assets.append(key[2])
+            self.balances[key] = balance
+
+    def _wallet_effect(self, m: dict[str, Any]) -> Effect:
+        """What an event of a wallet itself would do, were it accepted.
+
+        Reading: a RESET lets all that is there leave, the balance that was opened last first, and then what the wallet
+        begins with arrive, also what is the same.
+        """
+        key = m["user_id"], m["wallet_id"]
+        wallet = self._wallet(key)
+        held = {asset: self.balances[*key, asset] for asset in reversed(wallet.assets)}
+        if code := objection(m, wallet, list(held.values())):
+            return Effect(code)
+        if m["status"] != "COMPLETED":
+            return Effect()
+        after = wallet.after(m)
+        legs = [(asset, -balance.available) for asset, balance in held.items() if m["type"] == "RESET"]
+        legs += after.grants if m["type"] in ("OPEN", "RESET") else []
+        postings = [
+            posting
+            for asset, amount in legs
+            for posting in (Posting(key, asset, amount), Posting("virtual", asset, -amount))
+            if amount
+        ]
+        effect = self._move(postings, False)
+        effect.wallet = after
+        effect.overflows = sum(amount for asset, amount in after.grants if asset == after.currency) >= BOUND
+        return effect
+
+    def _barred(self, m: dict[str, Any]) -> str | None:
+        """Why the wallets of an event that moves money take no part in it, whatever they hold."""
+        if m["status"] not in (*OPEN, "COMPLETED"):
+            return None
+        own = self._wallet((m["user_id"], m["wallet_id"]))
+        if own.is_closed:
+            return "WALLET_CLOSED"
+        if m["type"] != "TRANSFER":
+            return None
+        if m["counterparty"][0] != m["user_id"]:
+            return "NOT_ALLOWED" if own.is_virtual else None
+        other = self._wallet(m["counterparty"])
+        if other.is_closed:
+            return "WALLET_CLOSED"
+        return "NOT_ALLOWED" if own.is_virtual != other.is_virtual else None
+
+    def _unlocked(self, m: dict[str, Any], known: Transaction | None) -> dict[Key, Balance]:
+        """The balance of an event that is refused when it had locked something: that is given up."""
+        if known is None or not known.locked:
+            return {}
+        own = (m["user_id"], m["wallet_id"], m["asset"])
+        balance = self.balances.get(own, Balance())
+        return {own: Balance(balance.available + known.locked, balance.locked - known.locked)}
+
+    # -- money
 
     def _effect(
         self,
@@ -318,7 +416,7 @@ class Ledger:
         locked = known.locked if known else 0
         if status == "COMPLETED" and kind == "REVERSAL":
             original = memory.found.get((user, m["reverses"]))
-            if original is None or original.status != "COMPLETED" or original.terms.type == "REVERSAL":
+            if original is None or original.status != "COMPLETED" or original.terms.type in ("REVERSAL", *EVENTS):
                 return Effect("UNKNOWN_REFERENCE")
             if original.reversed or original.claimed:
                 return Effect("ALREADY_REVERSED")
@@ -327,7 +425,10 @@ class Ledger:
                 return Effect("NOT_ALLOWED")
             if was.type == "TRANSFER" and was.counterparty and was.counterparty[0] != user:
                 return Effect(reverses=original, asks=True)
-            legs = [leg.opposite() for leg in was.postings(user, original.payment_method, original.rate)]
+            legs = [leg.opposite() for leg in self._postings(was, user, original.payment_method, original.rate)]
+            wallets = {leg.account for leg in legs if isinstance(leg.account, tuple)}
+            if any(self._wallet(key).is_closed for key in wallets):
+                return Effect("WALLET_CLOSED")
             # Reading: a lock serves what locked it, so a reversal takes of what is available.
             effect = self._move(legs, False)
             effect.reverses = None if effect.code else original
@@ -338,17 +439,16 @@ class Ledger:
             # Reading: as of a given rate, whether there are funds or not.
             if quote and times(m["amount"], quote.rate) >= BOUND:
                 raise Rejected("out_of_range", "rate: amount · rate of 10^20 or more")
-        own = (user, m["wallet_id"], m["asset"])
-        balance = self.balances.get(own, Balance())
-        if status == "COMPLETED" and kind == "CONVERSION" and quote is None:
-            # Reading: refused is final, so what was locked for it is let go.
-            return Effect("NO_RATE", {own: Balance(balance.available + locked, balance.locked - locked)})
+            if quote is None:
+                return Effect("NO_RATE")
         if status == "COMPLETED" and kind != "HOLD":
-            effect = self._move(terms.postings(user, m["payment_method"], quote and quote.rate), locked > 0)
-            effect.quote = None if effect.code else quote
+            effect = self._move(self._postings(terms, user, m["payment_method"], quote and quote.rate), locked > 0)
+            effect.quote = quote
             return effect
         if kind not in LOCKING:
             return Effect()
+        own = (user, m["wallet_id"], m["asset"])
+        balance = self.balances.get(own, Balance())
         if status in OPEN and not locked:
             if balance.available < terms.locks:
                 return Effect("INSUFFICIENT_FUNDS")
@@ -356,6 +456,11 @@ class Ledger:
         if status not in OPEN and locked:
             return Effect(balances={own: Balance(balance.available + locked, balance.locked - locked)})
         return Effect()
+
+    def _postings(self, terms: Terms, user_id: str, payment_method: str | None, rate: int | None) -> list[Posting]:
+        """What COMPLETED moves; against `virtual` what is no real money."""
+        legs = terms.postings(user_id, payment_method, rate)
+        return [leg.virtual() for leg in legs] if self._wallet((user_id, terms.wallet_id)).is_virtual else legs
 
     def _move(self, postings: list[Posting], locked: bool) -> Effect:
         """What these postings do to wallets, one after the other; debits are of what is `locked`, else of available."""
@@ -388,8 +493,10 @@ class Ledger:
         money.append(Posting(broker, currency, -notional if sells else notional))
         goods = [Posting(wallet, asset, -quantity if sells else quantity)]
         goods.append(Posting(broker, asset, quantity if sells else -quantity))
-        legs = [*goods, *money] if sells else [*money, *goods]
-        effect = Effect(postings=[leg for leg in legs if leg.amount])
+        legs = [leg for leg in ([*goods, *money] if sells else [*money, *goods]) if leg.amount]
+        if self._wallet(wallet).is_virtual:
+            legs = [leg._replace(account="virtual") if isinstance(leg.account, str) else leg for leg in legs]
+        effect = Effect(postings=legs)
         waits = settles_at > m["executed_at"]
         locked_cash, locked_asset = notional if sells and waits else 0, quantity if waits and not sells else 0
         self._change(effect, (*wallet, currency), cash - locked_cash, locked_cash)
@@ -405,7 +512,14 @@ class Ledger:
         effect.balances[key] = after
 
     def settle(self, m: dict[str, Any], notional: int, settles_at: int, effect: Effect, source: Source) -> None:
-        """Book an accepted trade; what it brought is locked until `settles_at`, when that lies ahead."""
+        """Book an accepted trade; what it brought is locked until `settles_at`, when that lies ahead.
+
+        Reading: it is a fact, so a closed wallet is open again.
+        """
+        key = m["user_id"], m["wallet_id"]
+        wallet = self.wallets.setdefault(key, self._wallet(key))
+        wallet.status = "OPEN"
+        wallet.assets += [asset for _, _, asset in effect.balances if (*key, asset) not in self.balances]
         self.balances.update(effect.balances)
         asset, at = asset_of(m["symbol"], m["currency"]), timestamp(m["executed_at"])
         waits = settles_at > m["executed_at"]
@@ -480,8 +594,11 @@ class Ledger:
         own, wallet = (user, m["wallet_id"], m["asset"]), (user, m["wallet_id"])
         effect, fee, kind = Effect(), 0, "TRANSFER" if step in ("CREDIT", "RETURN") else "REVERSAL"
         published = {"CREDIT": f"{other}/{identity}", "RETURN": f"{user}/{identity}/returned"}.get(step, identity)
+        was = self._wallet(wallet)
         if step in ("CREDIT", "RETURN"):
             effect = self._arrive(wallet, m, 0)
+            if step == "CREDIT" and (was.is_closed or was.is_virtual):
+                effect = Effect("WALLET_CLOSED" if was.is_closed else "NOT_ALLOWED")
             if step == "RETURN" and (user, identity) in memory.found:
                 memory.found[user, identity].reversed = True
             elif step == "CREDIT" and effect.code:
@@ -493,6 +610,7 @@ class Ledger:
             legs = [Posting(wallet, m["asset"], -m["amount"]), Posting("transit", m["asset"], m["amount"])]
             refused_credit = (user, other, m["reverses"]) in memory.found
             effect = Effect("NOT_ALLOWED") if refused_credit else self._move(legs, False)
+            effect = Effect("WALLET_CLOSED") if was.is_closed else effect
             terms = {"refund": m["refund"], "fee": m["fee"], "reverses": m["reverses"], "code": effect.code}
             self._send("DENY" if effect.code else "GRANT", m, (other, m["other_wallet_id"]), m["amount"], **terms)
         else:
@@ -504,8 +622,11 @@ class Ledger:
                     original.claimed, original.reversed = False, original.reversed or step == "GRANT"
                 reversal.waits = False
                 memory.advance((user, identity), reversal, "FAILED" if effect.code else "COMPLETED")
-        self.balances.setdefault(own, Balance())
-        self.balances.update(effect.balances)
+        if was.is_closed and effect.postings:
+            # Reading: what comes back to a wallet that was closed opens it again.
+            effect.wallet = replace(was, status="OPEN")
+        self._enter({**m, "type": kind}, effect)
+        self._set(own, effect)
         status = "FAILED" if effect.code else "COMPLETED"
         self._note({**m, "transaction_id": published, "type": kind, "fee": fee}, own, status, effect, source)
         return "applied"
@@ -565,12 +686,13 @@ class Ledger:
                 "code": effect.code,
                 "balance": self.balances[own].plain(),
                 "postings": [posting.published() for posting in effect.postings],
+                **self._told_of_wallet(m, effect),
                 "occurred_at": at,
                 **self._entry(source),
                 **((effect.quote.published() if effect.quote else NO_QUOTE) if m["type"] == "CONVERSION" else {}),
             }
         )
-        for key in effect.balances.keys() - {own}:
+        for key in (each for each in effect.balances if each != own):
             self._note_change(key, m["transaction_id"], at, source)
 
     def _entry(self, source: Source) -> dict[str, Any]:
@@ -590,3 +712,11 @@ class Ledger:
                 "cause": source.cause(),
             }
         )
+
+    def _told_of_wallet(self, m: dict[str, Any], effect: Effect) -> dict[str, Any]:
+        """Of a wallet itself only its own events tell, and what opened a closed one again."""
+        if m["type"] not in EVENTS and effect.wallet is None:
+            return {}
+        wallet = self.wallets[m["user_id"], m["wallet_id"]]
+        kind = m["wallet_type"] if wallet.status == "" else wallet.type
+        return {"wallet_type": kind, "resets": wallet.resets}

@@ -225,6 +225,15 @@ def _metadata(value: Any) -> dict[str, str]:
     return {_string(k): _string(v) for k, v in sorted(_object(value).items())}
 
 
+def _configuration(value: Any) -> dict[str, Any]:
+    """Reading: absent, null and 0 are the same; an amount of null is one that isn't there."""
+    capital, allocation = _object(value).get("initial_capital"), value.get("allocation")
+    amounts = {_asset(k): _positive(v) for k, v in sorted(_object(allocation or {}).items()) if v is not None}
+    if len(amounts) > 100:
+        raise Broken("more than 100 assets")
+    return {"initial_capital": Decimal(0) if capital is None else _not_negative(capital), "allocation": amounts}
+
+
 def _counterparty(value: Any) -> tuple[str, str]:
     return _id(_object(value).get("user_id")), _id(value.get("wallet_id"))
 
@@ -296,6 +305,10 @@ SCHEMAS: dict[str, dict[str, Rule]] = {
                 "ADJUSTMENT",
                 "REVERSAL",
                 "HOLD",
+                "OPEN",
+                "CLOSE",
+                "RESET",
+                "CONFIGURE",
             )
         ),
         "status": Rule(_one_of("PENDING", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED")),
@@ -325,6 +338,21 @@ SCHEMAS: dict[str, dict[str, Rule]] = {
         "code": _optional(_one_of("INSUFFICIENT_FUNDS", "WALLET_CLOSED", "UNKNOWN_REFERENCE", "NOT_ALLOWED")),
         "occurred_at": Rule(_instant),
     },
+}
+_NO_CONFIGURATION = {"initial_capital": Decimal(0), "allocation": {}}
+#: how fields of events of a wallet itself are read, where otherwise than of others
+OF_WALLETS: dict[str, dict[str, Rule]] = {
+    kind: {"asset": _optional(_asset), "amount": _optional(_any_amount), **fields}
+    for kind, fields in {
+        "OPEN": {
+            "wallet_type": _optional(_one_of("REAL", "VIRTUAL", "MARGIN"), "REAL"),
+            "currency": _optional(_asset),
+            "configuration": _optional(_configuration, _NO_CONFIGURATION),
+        },
+        "CONFIGURE": {"configuration": _optional(_configuration, _NO_CONFIGURATION)},
+        "CLOSE": {},
+        "RESET": {},
+    }.items()
 }
 #: the time that the record's Kafka timestamp bounds; `expires_at` lies in the future by nature
 OWN_TIME = {
@@ -396,7 +424,10 @@ def read(
     """
     raw = parse(value)
     message: dict[str, Any] = {}
-    for name, rule in SCHEMAS[topic].items():
+    rules = SCHEMAS[topic]
+    if topic == "transactions" and isinstance(raw.get("type"), str):
+        rules = {**rules, **OF_WALLETS.get(raw["type"], {})}
+    for name, rule in rules.items():
         given = raw.get(name)
         if given is None:
             if rule.required:
@@ -429,19 +460,25 @@ def read(
 
 def _check_decimals(m: dict[str, Any], decimals: Mapping[str, int]) -> None:
     """Reading: what gives back or lets go isn't held up. An asset that isn't named has 18, as everything."""
-    scale = decimals.get(m["asset"], 18)
-    if scale == 18 or m["type"] == "REVERSAL" or m["status"] in ("FAILED", "CANCELLED"):
+    if m["type"] == "REVERSAL" or m["status"] in ("FAILED", "CANCELLED"):
         return
-    for name in ("amount", "fee"):
-        numerator, denominator = m[name].as_integer_ratio()
-        if numerator * 10**scale % denominator:
-            raise Rejected("invalid", f"{name}: {m['asset']} has {scale} decimals")
+    amounts = [("amount", m["asset"], m["amount"]), ("fee", m["asset"], m["fee"])]
+    if m["type"] in OF_WALLETS:
+        # Reading: what it begins with, not what it says beside that; capital is of a currency if one is named here.
+        amounts = [("allocation", *each) for each in m.get("configuration", _NO_CONFIGURATION)["allocation"].items()]
+        if m.get("currency"):
+            amounts.append(("initial_capital", m["currency"], m["configuration"]["initial_capital"]))
+    for name, asset, amount in amounts:
+        scale = decimals.get(asset, 18)
+        numerator, denominator = amount.as_integer_ratio()
+        if scale < 18 and numerator * 10**scale % denominator:
+            raise Rejected("invalid", f"{name}: {asset} has {scale} decimals")
 
 
 def _check_transaction(m: dict[str, Any]) -> None:
     """What the fields of a wallet event must be together; raises Rejected: invalid."""
     kind, amount = m["type"], m["amount"]
-    if amount == 0 or (amount < 0 and kind != "ADJUSTMENT"):
+    if amount is not None and (amount == 0 or (amount < 0 and kind != "ADJUSTMENT")):
         raise Rejected("invalid", "amount: not above zero")
     if kind == "DEPOSIT" and m["fee"] > amount:
         raise Rejected("invalid", "fee: more than the amount")

@@ -89,8 +89,24 @@ MARK = _row(
     ("pad", "u1", (4,)),
 )
 
-#: an opened wallet: REAL, in base currency
-WALLET = _row(("user", "<u4"), ("wallet", "<u4"))
+#: a wallet; what it begins with are `grants` rows of the table of this name from `first_grant` on, which has `room` for
+#: more of them there
+WALLET = _row(
+    ("user", "<u4"),
+    ("wallet", "<u4"),
+    ("currency", "<u4"),
+    ("resets", "<u4"),
+    ("first_grant", "<u4"),
+    ("grants", "<u2"),
+    ("room", "<u2"),
+    ("type", "u1"),
+    ("status", "u1"),
+)
+#: statuses of a wallet: told of, by an OPEN that isn't COMPLETED, but not opened yet; opened; closed
+TOLD_OF, OPENED, CLOSED = 0, 1, 2
+
+#: what a VIRTUAL wallet begins with, and again after a RESET: its capital, then its allocation by asset in byte order
+GRANT = _row(decimal("amount"), ("wallet", "<u4"), ("asset", "<u4"))
 
 #: what a wallet holds of an asset; total = available + locked
 BALANCE = _row(

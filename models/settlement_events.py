@@ -33,7 +33,7 @@ _OF_TRADE = (0, 1, 2, 3, 4, 5, 4, 7)
 _SELL = Side.SELL.code
 _SLASH = np.uint8(ord("/"))
 _OF_WALLET, _FEES, _SETTLEMENT = (np.uint8(Account[name]) for name in ("WALLET", "FEES", "SETTLEMENT"))
-_NAMES = texts("wallet:", "fees", "settlement:", "unspecified")
+_NAMES = texts("wallet:", "fees", "settlement:", "unspecified", "virtual")
 #: legs of a trade at most
 LEGS = 5
 
@@ -57,6 +57,7 @@ class SettlementBatch(NamedTuple):
     settles_at: np.ndarray  # int64[n], µs
     occurred_at: np.ndarray  # int64[n], µs
     journal: np.ndarray  # int64[n], each one's number in its partition's journal
+    is_virtual: np.ndarray  # uint8[n], of a trade: whether its wallet is
 
 
 class Settled(NamedTuple):
@@ -102,6 +103,7 @@ def settled_by_ticks(state: AccountState, records: Records, settled: np.ndarray,
         due["at"].copy(),
         due["at"].copy(),
         settled["journal"].copy(),
+        np.zeros(n, np.uint8),  # nothing is posted
     )
     return Settled(batch, changes, np.where(rows["side"] == _SELL, _CURRENCY, _ASSET))
 
@@ -135,6 +137,7 @@ def settlements_of(batch: TradeBatch, fills: np.ndarray, told: np.ndarray) -> Se
         told["settles_at"],
         batch.executed_at[message],
         told["journal"],
+        told["is_virtual"],
     )
 
 
@@ -178,7 +181,7 @@ def _write(out, pos, data, start, size):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _accounts(data, text_at, text_len, postings, out, at, size):  # type: ignore[no-untyped-def]
+def _accounts(data, text_at, text_len, is_virtual, postings, out, at, size):  # type: ignore[no-untyped-def]
     """Write the name of each leg's account to `out`, and where it lies there."""
     pos = np.int64(0)
     for j in range(len(postings)):
@@ -188,6 +191,8 @@ def _accounts(data, text_at, text_len, postings, out, at, size):  # type: ignore
             pos = _write(out, pos, data, text_at[_USER, i], text_len[_USER, i])
             out[pos] = _SLASH
             pos = _write(out, pos + 1, data, text_at[_WALLET, i], text_len[_WALLET, i])
+        elif is_virtual[i] != 0:
+            pos = _write(out, pos, _NAMES[4], 0, len(_NAMES[4]))
         elif postings[j].account == _FEES:
             pos = _write(out, pos, _NAMES[1], 0, len(_NAMES[1]))
         else:
@@ -207,5 +212,5 @@ def accounts_of(batch: SettlementBatch, postings: np.ndarray) -> Names:
     out = np.empty(32 * n + int(longest), np.uint8)
     data = batch.data.view()
     data.flags.writeable = False
-    _accounts(data, batch.text_at, batch.text_len, postings, out, at, size)
+    _accounts(data, batch.text_at, batch.text_len, batch.is_virtual, postings, out, at, size)
     return Names(out, at, size)

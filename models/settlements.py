@@ -17,7 +17,19 @@ from assetstream.models.interning import find_pair, find_string, pair
 from assetstream.models.messages import SettlementStatus, Side
 from assetstream.models.rows import SETTLES, append, touch
 from assetstream.models.state import JOURNAL_HEAD
-from assetstream.models.wallets import Ledger, Written, holds, keep_text, next_entry, set_balance, tell_change
+from assetstream.models.wallets import (
+    Ledger,
+    Written,
+    holds,
+    is_virtual,
+    keep_text,
+    next_entry,
+    open_wallet,
+    reopen_wallet,
+    set_balance,
+    tell_change,
+    wallet_of,
+)
 
 _PENDING, _SETTLED = (np.uint8(SettlementStatus[name].code) for name in ("PENDING", "SETTLED"))
 _BUY = np.uint8(Side.BUY.code)
@@ -182,10 +194,14 @@ def book_trade(settling, batch, m, cash, asset, after, portfolio, symbol, notion
         tell_change(ledger, written, m, cash)
     set_balance(ledger, asset, after.asset, after.asset_locked)
     tell_change(ledger, written, m, asset)
+    wallet = wallet_of(ledger, cash)
+    open_wallet(ledger, wallet)
+    reopen_wallet(ledger, wallet)  # a trade is a fact in a closed one, too
     told = settling.told[settling.counts[0]]
     settling.counts[0] += 1
     told.message, told.asset_size, told.journal = np.int32(m), np.int32(size), next_entry(ledger)
     told.status, told.settles_at = _SETTLED, batch.executed_at[m]
+    told.is_virtual = np.uint8(is_virtual(ledger, wallet))
     if waits:
         _open(settling, batch, m, cash, asset, portfolio, symbol, notional)
         told.status, told.settles_at = _PENDING, settling.settles_at[m]

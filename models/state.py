@@ -33,6 +33,7 @@ from assetstream.models.rows import (
     BALANCE,
     DUE,
     EVENT,
+    GRANT,
     HEAD,
     MARK,
     METHOD,
@@ -84,6 +85,7 @@ PERSISTED: dict[str, np.dtype] = {
     "marks": MARK,
     "wallets": WALLET,
     "balances": BALANCE,
+    "grants": GRANT,
     "trade_ids": SEEN,
     "events": EVENT,
     "methods": METHOD,
@@ -115,6 +117,7 @@ class AccountState(NamedTuple):
     marks: Table
     wallets: Table
     balances: Table
+    grants: Table
     trade_ids: Table
     events: Table
     methods: Table
@@ -137,7 +140,9 @@ class AccountState(NamedTuple):
     routes: np.ndarray
     route_index: np.ndarray
     wallet_index: np.ndarray
+    last_balance: np.ndarray
     balance_index: np.ndarray
+    balance_before: np.ndarray
     trade_index: np.ndarray
     event_index: np.ndarray
     finals: np.ndarray
@@ -267,7 +272,9 @@ def new_account_state(base_currency: bytes, id_memory: int) -> AccountState:
         routes=np.zeros(1, ROUTE),
         route_index=_pair_index(),
         wallet_index=_pair_index(),
+        last_balance=_index(0),
         balance_index=_pair_index(),
+        balance_before=_index(0),
         trade_index=_index(),
         event_index=_index(),
         finals=np.zeros(0, np.uint32),
@@ -319,6 +326,8 @@ _ALONGSIDE = {
     "strings": ("lengths", "by_symbol"),
     "portfolios": ("live",),
     "positions": ("base", "links"),
+    "wallets": ("last_balance",),
+    "balances": ("balance_before",),
     "agenda": ("agenda_heap", "agenda_places"),
 }
 _KEYS = {
@@ -429,6 +438,7 @@ def rebuild(state: Any) -> Any:
     pairs = len(np.unique(positions["currency"])) + len(_mark_pairs(state))
     state = reserve(state, routes=pairs)
     _rebuild(strings_of(state), book_of(state))
+    _line_up_balances(state.balances, state.last_balance, state.balance_before)
     sort_heap(agenda_of(state))
     return state
 
@@ -440,6 +450,14 @@ def _mark_pairs(state: AccountState) -> np.ndarray:
     currency = np.zeros(int(state.strings.count[0]), np.int64)
     currency[marks["symbol"]] = marks["currency"]
     return np.unique(currency[positions["symbol"]] << 32 | (positions["currency"].astype(np.int64) & 0xFFFFFFFF))
+
+
+@kernel
+def _line_up_balances(balances, last, before):  # type: ignore[no-untyped-def]
+    """The list of each wallet's balances, the one that was opened last first."""
+    for i in range(balances.count[0]):
+        wallet = balances.rows[i].wallet
+        before[i], last[wallet] = last[wallet], np.uint32(i + 1)
 
 
 @kernel

@@ -4,10 +4,12 @@ The amount is in `transit` between two steps. A step is a record of the topic `t
 that booked what it tells of, and taken like any input: so each is booked exactly once, whatever dies in between.
 
   sender     TRANSFER: −amount −fee, transit +amount    CREDIT →
-  receiver   transit −amount, +amount                   (it would overflow: → RETURN)
+  receiver   transit −amount, +amount                   (it would overflow, its wallet is closed or VIRTUAL: → RETURN)
   sender     REVERSAL: it is PROCESSING                 CLAIM →
   receiver   −amount, transit +amount                   → GRANT (there isn't as much: → DENY)
   sender     transit −amount, +amount +fee: COMPLETED   (DENY: FAILED)
+
+What comes back to a wallet that was closed meanwhile opens it again: money is never where nobody can get at it.
 """
 
 from __future__ import annotations
@@ -31,15 +33,21 @@ from assetstream.models.wallets import (
     find_balance,
     holds,
     intern_text,
+    is_closed,
     is_open,
+    is_virtual,
     ledger_of,
     open_balance,
+    open_wallet,
     post,
+    reopen_wallet,
     result_of,
     room_for,
     send,
     set_balance,
     tell_outcome,
+    tell_wallet,
+    wallet_of,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +63,7 @@ _COMPLETED, _FAILED = np.uint8(TransactionStatus.COMPLETED.code), np.uint8(Trans
 _TRANSFER = np.uint8(TransactionType.TRANSFER.code)
 _OF_WALLET, _FEES, _TRANSIT = (np.uint8(Account[name]) for name in ("WALLET", "FEES", "TRANSIT"))
 _NO_CODE, _INSUFFICIENT = np.uint8(Code.NONE), np.uint8(Code.INSUFFICIENT_FUNDS)
-_NOT_ALLOWED = np.uint8(Code.NOT_ALLOWED)
+_NOT_ALLOWED, _WALLET_CLOSED = np.uint8(Code.NOT_ALLOWED), np.uint8(Code.WALLET_CLOSED)
 _APPLIED, _MALFORMED = np.uint8(Verdict.APPLIED), np.uint8(Verdict.MALFORMED)
 _KEY_MISMATCH = np.uint8(Verdict.KEY_MISMATCH)
 _NOT_CLAIMED = np.uint8(255 - CLAIMED)
@@ -158,33 +166,54 @@ def _was_returned(events, batch, m):  # type: ignore[no-untyped-def]
 def _claimed(ledger, batch, m, balance, written):  # type: ignore[no-untyped-def]
     """A Code: why the amount can't be given back; it is when there is none."""
     events = ledger.events
+    if is_closed(ledger, wallet_of(ledger, balance)):
+        return _WALLET_CLOSED
     if find_id(events.table.rows, events.index, batch.credit[m, 0], batch.credit[m, 1]) >= 0:
         return _NOT_ALLOWED
     return _NO_CODE if _debit(ledger, batch, m, balance, written) else _INSUFFICIENT
 
 
 @kernel
+def _credited(ledger, batch, m, balance, written):  # type: ignore[no-untyped-def]
+    """A Code: why what another user sent can't arrive; it has when there is none."""
+    wallet = wallet_of(ledger, balance)
+    if is_closed(ledger, wallet):
+        return _WALLET_CLOSED
+    if is_virtual(ledger, wallet) or not _credit(ledger, batch, m, balance, zero(), written):
+        return _NOT_ALLOWED
+    return _NO_CODE
+
+
+@kernel
 def _take(ledger, batch, m, written):  # type: ignore[no-untyped-def]
-    step, code = batch.step[m], _NO_CODE
+    step, code, reopened = batch.step[m], _NO_CODE, False
     balance = find_balance(ledger, batch, m, _WALLET, _ASSET)
     if balance < 0:
         balance = open_balance(ledger, batch, m, _WALLET, _ASSET)
-    if step == _CLAIM:
+    wallet = wallet_of(ledger, balance)
+    open_wallet(ledger, wallet)
+    if step == _CREDIT:
+        code = _credited(ledger, batch, m, balance, written)
+        if code != _NO_CODE:
+            _refuse(ledger.events, batch, m, balance)
+            _answer(ledger, batch, m, _RETURN, code, written)
+    elif step == _CLAIM:
         code = _claimed(ledger, batch, m, balance, written)
         _answer(ledger, batch, m, _GRANT if code == _NO_CODE else _DENY, code, written)
     elif step == _DENY:
         code = batch.code[m]
-    elif not _credit(ledger, batch, m, balance, at(batch.refund, m) if step == _GRANT else zero(), written):
+    elif _credit(ledger, batch, m, balance, at(batch.refund, m) if step == _GRANT else zero(), written):
+        reopened = reopen_wallet(ledger, wallet)
+    else:
         code = _NOT_ALLOWED
-        if step == _CREDIT:
-            _refuse(ledger.events, batch, m, balance)
-            _answer(ledger, batch, m, _RETURN, code, written)
     if step == _RETURN:
         _was_returned(ledger.events, batch, m)
     result = _COMPLETED if code == _NO_CODE else _FAILED
     if step in (_GRANT, _DENY):
         _conclude(ledger.events, batch, m, result)
     tell_outcome(ledger, written, m, balance, result, code)
+    if reopened:
+        tell_wallet(ledger, written, wallet, ledger.wallets.rows[wallet].type)
 
 
 @kernel

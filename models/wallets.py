@@ -18,9 +18,9 @@ from assetstream.models.interning import (
     put_pair,
     word_at,
 )
-from assetstream.models.messages import TransactionStatus
-from assetstream.models.outputs import CHANGE, OUTCOME, POSTING, SENT
-from assetstream.models.rows import Table, append, touch
+from assetstream.models.messages import TransactionStatus, WalletType
+from assetstream.models.outputs import CHANGE, OUTCOME, POSTING, SENT, Account
+from assetstream.models.rows import CLOSED, OPENED, TOLD_OF, Table, append, longer, touch
 from assetstream.models.state import JOURNAL_HEAD, agenda_of, events_of, strings_of
 
 if TYPE_CHECKING:
@@ -31,19 +31,28 @@ if TYPE_CHECKING:
 _PENDING, _PROCESSING = (np.uint8(TransactionStatus[name].code) for name in ("PENDING", "PROCESSING"))
 #: the place of the user among the texts of a batch
 _USER = 1
+_VIRTUAL = np.uint8(WalletType.VIRTUAL.code)
+_OF_WALLET, _AGAINST_VIRTUAL = np.uint8(Account.WALLET), np.uint8(Account.VIRTUAL)
 
 
 class Ledger(NamedTuple):
-    """Wallets, balances and transactions with their indexes, as kernels take them."""
+    """Wallets, balances and transactions with their indexes, as kernels take them.
+
+    A wallet's balances are a list: last_balance uint32[wallets] is the one that was opened last, + 1, balance_before
+    uint32[balances] that which was opened before each, + 1; 0: none.
+    """
 
     strings: Strings
     wallets: Table
     balances: Table
+    grants: Table
     methods: Table
     words: Table
     settlements: Table
     wallet_index: np.ndarray
+    last_balance: np.ndarray
     balance_index: np.ndarray
+    balance_before: np.ndarray
     method_index: np.ndarray
     events: Events
     agenda: Agenda
@@ -65,7 +74,7 @@ class LedgerResult(NamedTuple):
     verdict   uint8[n], Verdict of each message; a refusal for want of funds is APPLIED
     outcomes  OUTCOME rows of the applied ones, in order
     postings  POSTING rows, those of an outcome together, in order
-    changes   CHANGE rows: the other balance of those that moved one beside their own
+    changes   CHANGE rows: the other balances of those that moved some beside their own
     sent      SENT rows: what is to be told to another user's partition
     """
 
@@ -87,6 +96,12 @@ def room_for(messages: int, legs: int) -> Written:
     """Room for what so many messages write, each with so many postings at most."""
     rows = [np.zeros(n, kind) for n, kind in ((messages, OUTCOME), (legs * messages, POSTING), (messages, CHANGE))]
     return Written(*rows, np.zeros(messages, SENT), np.zeros(4, np.int64))
+
+
+def with_more_room(written: Written) -> Written:
+    """The same with twice the room for postings and changes."""
+    more = (longer(rows, 2 * len(rows)) for rows in (written.postings, written.changes))
+    return Written(written.outcomes, *more, written.sent, written.counts)
 
 
 def result_of(state: AccountState, verdict: np.ndarray, written: Written) -> LedgerResult:
@@ -115,16 +130,24 @@ def _find_text(strings, batch, f, m):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def find_balance(ledger, batch, m, wallet_text, asset_text):  # type: ignore[no-untyped-def]
-    """The row of a balance of message m's user, by the places of wallet and asset in its texts; −1: not opened yet."""
+def find_wallet(ledger, batch, m, wallet_text):  # type: ignore[no-untyped-def]
+    """The row of a wallet of message m's user, by its place in the texts; −1: not known yet."""
     user = _find_text(ledger.strings, batch, _USER, m)
     name = _find_text(ledger.strings, batch, wallet_text, m)
+    wallet = np.int64(-1)
+    if user >= 0 and name >= 0:
+        wallet, _ = find_pair(ledger.wallet_index, pair(user, name))
+    return wallet
+
+
+@kernel
+def find_balance(ledger, batch, m, wallet_text, asset_text):  # type: ignore[no-untyped-def]
+    """The row of a balance of message m's user, by the places of wallet and asset in its texts; −1: not opened yet."""
+    wallet = find_wallet(ledger, batch, m, wallet_text)
     asset = _find_text(ledger.strings, batch, asset_text, m)
     balance = np.int64(-1)
-    if user >= 0 and name >= 0 and asset >= 0:
-        wallet, _ = find_pair(ledger.wallet_index, pair(user, name))
-        if wallet >= 0:
-            balance, _ = find_pair(ledger.balance_index, pair(wallet, asset))
+    if wallet >= 0 and asset >= 0:
+        balance, _ = find_pair(ledger.balance_index, pair(wallet, asset))
     return balance
 
 
@@ -135,16 +158,16 @@ def intern_text(strings, batch, f, m):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def open_balance(ledger, batch, m, wallet_text, asset_text):  # type: ignore[no-untyped-def]
-    """As `find_balance`; wallet and balance are opened when they are new."""
+def enter_wallet(ledger, batch, m, wallet_text):  # type: ignore[no-untyped-def]
+    """As `find_wallet`; a new one is told of, not opened yet."""
     user = intern_text(ledger.strings, batch, _USER, m)
     name = intern_text(ledger.strings, batch, wallet_text, m)
-    return balance_of(ledger, user, name, intern_text(ledger.strings, batch, asset_text, m))
+    return wallet_of_user(ledger, user, name)
 
 
 @kernel
-def balance_of(ledger, user, name, asset):  # type: ignore[no-untyped-def]
-    """The row of a user's balance by the numbers of three strings; wallet and balance are opened when they are new."""
+def wallet_of_user(ledger, user, name):  # type: ignore[no-untyped-def]
+    """The row of a user's wallet by the numbers of two strings; a new one is told of, not opened yet."""
     key = pair(user, name)
     wallet, slot = find_pair(ledger.wallet_index, key)
     if wallet < 0:
@@ -152,6 +175,12 @@ def balance_of(ledger, user, name, asset):  # type: ignore[no-untyped-def]
         row = ledger.wallets.rows[wallet]
         row.user, row.wallet = np.uint32(user), np.uint32(name)
         put_pair(ledger.wallet_index, slot, key, wallet)
+    return wallet
+
+
+@kernel
+def enter_balance(ledger, wallet, asset):  # type: ignore[no-untyped-def]
+    """The row of a wallet's balance of an asset, the number of a string; a new one is 0."""
     key = pair(wallet, asset)
     balance, slot = find_pair(ledger.balance_index, key)
     if balance < 0:
@@ -159,6 +188,8 @@ def balance_of(ledger, user, name, asset):  # type: ignore[no-untyped-def]
         held = ledger.balances.rows[balance]
         held.wallet, held.asset = np.uint32(wallet), np.uint32(asset)
         put_pair(ledger.balance_index, slot, key, balance)
+        ledger.balance_before[balance] = ledger.last_balance[wallet]
+        ledger.last_balance[wallet] = np.uint32(balance + 1)
     return balance
 
 
@@ -180,6 +211,62 @@ def keep_text(ledger, batch, field, m):  # type: ignore[no-untyped-def]
             ledger.words.rows[word].word = word_at(batch.data, batch.text_at[field, m] + k, min(8, size - k))
         put_id(ledger.method_index, lo, found)
     return found
+
+
+@inline
+def open_wallet(ledger, wallet):  # type: ignore[no-untyped-def]
+    """One that isn't opened yet is, by an event that just names it: REAL, in base currency."""
+    if ledger.wallets.rows[wallet].status == TOLD_OF:
+        ledger.wallets.rows[wallet].status = np.uint8(OPENED)
+        touch(ledger.wallets, wallet)
+
+
+@kernel
+def open_balance(ledger, batch, m, wallet_text, asset_text):  # type: ignore[no-untyped-def]
+    """As `find_balance`; wallet and balance are opened when they are new."""
+    wallet = enter_wallet(ledger, batch, m, wallet_text)
+    open_wallet(ledger, wallet)
+    return enter_balance(ledger, wallet, intern_text(ledger.strings, batch, asset_text, m))
+
+
+# ---------------------------------------------------------------------------------------------------- kinds of wallets
+
+
+@inline
+def wallet_of(ledger, balance):  # type: ignore[no-untyped-def]
+    """The wallet of a balance."""
+    return np.int64(ledger.balances.rows[balance].wallet)
+
+
+@inline
+def is_closed(ledger, wallet):  # type: ignore[no-untyped-def]
+    """Whether a wallet (−1: one that isn't known) is closed."""
+    return wallet >= 0 and ledger.wallets.rows[wallet].status == CLOSED
+
+
+@inline
+def is_virtual(ledger, wallet):  # type: ignore[no-untyped-def]
+    """Whether what is in a wallet (−1: one that isn't known) is no real money."""
+    return wallet >= 0 and ledger.wallets.rows[wallet].type == _VIRTUAL
+
+
+@inline
+def reopen_wallet(ledger, wallet):  # type: ignore[no-untyped-def]
+    """Whether it was closed; it is open now."""
+    if not is_closed(ledger, wallet):
+        return False
+    ledger.wallets.rows[wallet].status = np.uint8(OPENED)
+    touch(ledger.wallets, wallet)
+    return True
+
+
+@inline
+def against_virtual(written, first):  # type: ignore[no-untyped-def]
+    """Of postings from `first` on: what isn't in a wallet goes to `virtual`, and so into no total of real money."""
+    for k in range(first, written.counts[1]):
+        posting = written.postings[k]
+        if posting.account != _OF_WALLET:
+            posting.account, posting.method = _AGAINST_VIRTUAL, np.int32(-1)
 
 
 # ------------------------------------------------------------------------------------------------ balances and outputs
@@ -236,12 +323,32 @@ def tell_outcome(ledger, written, message, balance, status, code):  # type: igno
 
 
 @inline
-def tell_change(ledger, written, message, balance):  # type: ignore[no-untyped-def]
-    """That a balance beside an event's own changed, and how it is now."""
+def tell_wallet(ledger, written, wallet, kind):  # type: ignore[no-untyped-def]
+    """With the last outcome: of which type its wallet is, and how often it was reset."""
+    outcome = written.outcomes[written.counts[0] - 1]
+    outcome.tells, outcome.resets = np.uint8(kind + 1), np.int32(ledger.wallets.rows[wallet].resets)
+
+
+@inline
+def announce_change(written, message, balance):  # type: ignore[no-untyped-def]
+    """That a balance beside an event's own changes; how it is then is told by `tell_changes`."""
     change = written.changes[written.counts[2]]
     written.counts[2] += 1
     change.message, change.balance = np.int32(message), np.int32(balance)
-    _tell_balance(ledger, balance, change)
+
+
+@inline
+def tell_changes(ledger, written, first):  # type: ignore[no-untyped-def]
+    """How the balances that were announced from `first` on are now."""
+    for k in range(first, written.counts[2]):
+        _tell_balance(ledger, written.changes[k].balance, written.changes[k])
+
+
+@inline
+def tell_change(ledger, written, message, balance):  # type: ignore[no-untyped-def]
+    """That a balance beside an event's own changed, and how it is now."""
+    announce_change(written, message, balance)
+    tell_changes(ledger, written, written.counts[2] - 1)
 
 
 @inline

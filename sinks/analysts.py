@@ -4,13 +4,24 @@ A sum of `Decimal(38, 18)` is one too in ClickHouse, and wraps silently from 1.7
 over some of a user's events, is added as Decimal256.
 """
 
-#: Those of wallets are many: one line for all.
+#: Those of wallets are many: one line for all, and one for those that are VIRTUAL, which have been so from the first.
 TRIAL_BALANCE = """
 CREATE OR REPLACE VIEW {db}.trial_balance AS
 SELECT asset, account, count() AS postings, sum(CAST(amount AS Decimal256(18))) AS total
 FROM
 (
-    SELECT asset, if(startsWith(account, 'wallet:'), 'wallets', account) AS account, amount
+    SELECT
+        asset,
+        multiIf(
+            NOT startsWith(account, 'wallet:'), account,
+            account IN
+            (
+                SELECT concat('wallet:', user_id, '/', wallet_id) FROM {db}.transactions
+                WHERE type = 'OPEN' AND status = 'COMPLETED' AND wallet_type = 'VIRTUAL'
+            ), 'virtual wallets',
+            'wallets'
+        ) AS account,
+        amount
     FROM {db}.ledger_entries
 )
 GROUP BY asset, account

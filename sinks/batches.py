@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from numba import njit
 
 from assetstream.models.encode import Encoded, Names, names_of
-from assetstream.models.messages import SettlementStatus, TransactionStatus, TransactionType
+from assetstream.models.messages import SettlementStatus, TransactionStatus, TransactionType, WalletType
 from assetstream.models.outputs import NO_TIME, Code, decimal_column
 from assetstream.models.records import Records
 from assetstream.models.settlement_events import accounts_of, postings_of
@@ -54,6 +54,7 @@ _STATUSES = _words(*TransactionStatus)
 _SETTLEMENT_STATUSES = _words(*SettlementStatus)
 _CODES = _words(*(code.name for code in Code))
 _TRANSACTION_TYPES = _words(*TransactionType)
+_WALLET_TYPES = _words(*WalletType)
 _U64 = (1 << 64) - 1
 #: 90 and 100 as limbs
 _LINES = np.array([[n * 10**18 & _U64, n * 10**18 >> 64] for n in (90, 100)], np.uint64)
@@ -147,11 +148,11 @@ def times(us: np.ndarray, null: np.ndarray | None = None) -> pa.Array:
     return pa.Array.from_buffers(_TIME, len(us), [_valid(null), pa.py_buffer(np.ascontiguousarray(us))])
 
 
-def integers(values: np.ndarray, dtype: type[np.integer]) -> pa.Array:
-    """int32 or int64 array over numbers of any integer type."""
+def integers(values: np.ndarray, dtype: type[np.integer], null: np.ndarray | None = None) -> pa.Array:
+    """int32 or int64 array over numbers of any integer type; `null` is a bool mask."""
     values = np.ascontiguousarray(values, dtype)
     kind = pa.int32() if values.itemsize == 4 else pa.int64()
-    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+    return pa.Array.from_buffers(kind, len(values), [_valid(null), pa.py_buffer(values)])
 
 
 def flags(values: np.ndarray) -> pa.Array:
@@ -203,7 +204,7 @@ def joined(batches: Sequence[Any]) -> tuple[Any, np.ndarray, np.ndarray]:
     records, sizes = batches[0].records, [batch.records.n for batch in batches]
     first = np.cumsum([0, *sizes[:-1]])
     bytes_before = np.cumsum([0, *(len(batch.data) for batch in batches[:-1])])
-    special = ("records", "details", "text_at", "text_len")
+    special = ("records", "details", "text_at", "text_len", "grants")
     columns: dict[str, Any] = {
         name: np.concatenate([getattr(batch, name) for batch in batches])
         for name in batches[0]._fields
@@ -378,6 +379,8 @@ def transactions(
         times(np.where(no_time, 0, rows["rate_as_of"]), no_time),
         decimals(decimal_column(rows, "spread_bps"), no_rate),
         times(batch.occurred_at[message]),
+        words(rows["tells"] - np.uint8(1), _WALLET_TYPES),  # 0, nothing, becomes 255
+        integers(rows["resets"], np.int32, rows["tells"] == 0),
         *_record_source(batch.records, message, partition),
     )
 

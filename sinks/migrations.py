@@ -57,7 +57,7 @@ class SchemaEdited(SchemaError):
 
 @dataclass(frozen=True)
 class Migration:
-    """One step; `{db}` in a statement stands for the database's name."""
+    """One step; `{db}` in a statement stands for the database's name, `{base_currency}` for the setting."""
 
     version: int
     name: str
@@ -546,6 +546,56 @@ ALTER TABLE {db}.transactions
     ADD COLUMN IF NOT EXISTS spread_bps Nullable(Decimal(38, 18)) AFTER rate_as_of
 """
 
+# Of a wallet itself only its own events tell, and what opened one again that was closed: a transfer that came back.
+_WALLET_COLUMNS = """
+ALTER TABLE {db}.transactions
+    ADD COLUMN IF NOT EXISTS wallet_type LowCardinality(Nullable(String)) AFTER occurred_at,
+    ADD COLUMN IF NOT EXISTS resets Nullable(Int32) AFTER wallet_type
+"""
+
+# One that nobody opened by an OPEN is REAL, in the base currency. An OPEN that wasn't done opens none. A hold may
+# expire at a time before it was made: that isn't when its wallet was opened.
+_WALLETS = """
+CREATE OR REPLACE VIEW {db}.wallets AS
+SELECT
+    user_id,
+    wallet_id,
+    wallet_type,
+    currency,
+    status,
+    resets,
+    opened_at,
+    closed_at
+FROM
+(
+    SELECT
+        user_id,
+        wallet_id,
+        countIf(kind = 'OPEN' AND done) > 0 AS opened,
+        anyIf((assumeNotNull(told_type), asset, at), kind = 'OPEN' AND done) AS opened_as,
+        countIf(kind IN ('TRANSFER', 'REVERSAL') AND told_type IS NOT NULL) AS reopened,
+        countIf(kind = 'CLOSE' AND done) > reopened AS closed,
+        if(opened, opened_as.1, 'REAL') AS wallet_type,
+        if(opened, opened_as.2, '{base_currency}') AS currency,
+        if(closed, 'CLOSED', 'OPEN') AS status,
+        toInt32(countIf(kind = 'RESET' AND done)) AS resets,
+        if(opened, opened_as.3, min(at)) AS opened_at,
+        if(closed, maxIf(at, kind = 'CLOSE' AND done), NULL) AS closed_at
+    FROM
+    (
+        SELECT
+            user_id, wallet_id, type AS kind, status = 'COMPLETED' AS done, toString(asset) AS asset,
+            wallet_type AS told_type, occurred_at AS at
+        FROM {db}.transactions
+        WHERE ifNull(code, '') != 'EXPIRED'
+        UNION ALL
+        SELECT user_id, wallet_id, '', true, toString(asset), NULL, occurred_at FROM {db}.balance_changes
+    )
+    GROUP BY user_id, wallet_id
+    HAVING countIf(kind != 'OPEN' OR done) > 0
+)
+"""
+
 MIGRATIONS = (
     Migration(
         1,
@@ -578,6 +628,7 @@ MIGRATIONS = (
         "what brokers state, and where they and we differ",
         (_BROKER_STATEMENTS, _RECONCILIATION_BREAKS, _BREAKS),
     ),
+    Migration(7, "wallets", (_WALLET_COLUMNS, _WALLETS)),
     Migration(8, "views for analysts, and gains lot by lot", analysts.ALL),
     Migration(9, "what settles, and when", (_SETTLED_TRADES,)),
 )
@@ -596,7 +647,7 @@ def migrate(client: Client, settings: Settings) -> list[Migration]:
     fresh = [migration for migration in MIGRATIONS if migration.version not in done]
     for migration in fresh:
         for statement in migration.statements:
-            client.command(statement.format(db=db))
+            client.command(statement.format(db=db, base_currency=settings.base_currency))
         _record(client, db, migration)
     _set_ttl(client, settings)
     return fresh

@@ -33,8 +33,9 @@ _NAMES = {
     "portfolios": ("user", "portfolio"),
     "positions": ("symbol", "currency"),
     "marks": ("symbol", "currency"),
-    "wallets": ("user", "wallet"),
+    "wallets": ("user", "wallet", "currency"),
     "balances": ("asset",),
+    "grants": ("asset",),
     "events": ("to_user", "to_wallet"),
     "settlements": ("symbol",),
     "prices": ("symbol", "currency"),
@@ -110,6 +111,10 @@ def _account(rows: Rows, home: np.ndarray, number: int, is_new: bool) -> Rows:
     wallet, made["wallets"] = _kept(rows["wallets"], home[rows["wallets"]["user"]] == number)
     balance, made["balances"] = _kept(rows["balances"], wallet[rows["balances"]["wallet"]] >= 0)
     made["balances"]["wallet"] = wallet[made["balances"]["wallet"]]
+    grant, made["grants"] = _kept(rows["grants"], wallet[rows["grants"]["wallet"]] >= 0)
+    made["grants"]["wallet"] = wallet[made["grants"]["wallet"]]
+    has_grants = made["wallets"]["room"] > 0
+    made["wallets"]["first_grant"][has_grants] = grant[made["wallets"]["first_grant"][has_grants]]
     event, made["events"] = _events(rows, balance)
     settlement, made["settlements"] = _settlements(rows, balance, portfolio)
     due, made["agenda"] = _agenda(rows, event, settlement)

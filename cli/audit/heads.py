@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from time import time
+from time import monotonic, time
 
 from confluent_kafka import IsolationLevel, Message
 from confluent_kafka.admin import OffsetSpec
@@ -40,7 +40,6 @@ from assetstream.streams.topics import AUDIT_HEADS, AUDITED, specs
 HEADS, LOGS, SAVED = "audit heads", "audited logs", "saved heads"
 #: leaves are put into the tree this many at a time
 LEAVES = 10_000
-
 
 #: told what is being done, how much of it is done, and of how much
 Progress = Callable[[str, int, int], None]
@@ -225,11 +224,13 @@ def _judge_logs(settings: Settings, places: list[Place], trails: Trails, report:
         done += n
         progress("reading logs", done, total)
 
+    began = monotonic()
     for message in read(settings, ranges, more):
         walks[message.topic(), message.partition()].take(message)
     for walk in walks.values():
         walk.finish()
         report.messages += walk.taken
+    report.seconds = monotonic() - began
 
 
 def _whole(place: Place, trail: Trail, begin: int, kept_ms: int, report: Report) -> list[Step]:
@@ -257,10 +258,9 @@ def _is_old(head: AuditHead, kept_ms: int) -> bool:
 
 
 def _kept_ms(settings: Settings) -> dict[str, int]:
-    """The retention of each audited topic as it is, −1: for ever."""
+    """The retention of each audited topic as it should be, −1: for ever. As it is, somebody may have made it."""
     names = {settings.topic(name) for name in AUDITED}
-    found = Admin(settings).actual([spec for spec in specs(settings) if spec.name in names])
-    return {name: int(config["retention.ms"]) for name, (_, config) in found.items()}
+    return {spec.name: int(spec.config["retention.ms"]) for spec in specs(settings) if spec.name in names}
 
 
 def _note_uncovered(trails: Trails, ends: Mapping[Place, int], report: Report) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from assetstream.cli.audit.partitions import Partitions
 from assetstream.cli.audit.report import Report, bounds
@@ -12,11 +12,12 @@ from assetstream.models.reference import Book, plain, timestamp
 from assetstream.streams.settings import Settings
 
 Key = tuple[str, ...]
-Row = dict[str, str | None]
+Row = dict[str, str | int | None]
 
 #: columns of the views that are compared
 POSITION = ("currency", "quantity", "cost_basis", "average_price", "realized_pnl", "fees", "last_trade_at")
 BALANCE = ("total", "available", "locked")
+WALLET = ("wallet_type", "currency", "status", "resets")
 
 #: no fraction of a cent is ever lost
 _NOTIONALS = """
@@ -49,6 +50,21 @@ FROM
 )
 GROUP BY account, asset
 HAVING sum(total) != sum(posted)
+"""
+# Paper money moves among VIRTUAL wallets and `virtual`, and nothing else does: all legs of an event are of one kind.
+_MIXED = """
+SELECT source_topic, source_partition, source_offset, arrayStringConcat(groupUniqArray(account), ', ')
+FROM ledger_entries
+LEFT JOIN
+(
+    SELECT concat('wallet:', user_id, '/', wallet_id) AS account, wallet_type = 'VIRTUAL' AS of_virtual FROM wallets
+) AS kinds USING (account)
+GROUP BY source_topic, source_partition, source_offset
+HAVING uniqExact(account = 'virtual' OR of_virtual) > 1
+"""
+_CLOSED = """
+SELECT user_id, wallet_id, asset, toString(total) FROM balances
+WHERE total != 0 AND (user_id, wallet_id) IN (SELECT user_id, wallet_id FROM wallets WHERE status = 'CLOSED')
 """
 _BALANCES = """
 SELECT source_topic, source_partition, source_offset, toString(total), toString(available + locked)
@@ -149,6 +165,12 @@ def judge_ledger(tables: Tables, report: Report) -> None:
     report.checked["balance = Σ postings"] += tables.count("balances")
     for account, asset, total, posted in tables.ask(_POSTED):
         report.add("balance = Σ postings", f"{account} {asset}", posted, total)
+    report.checked["virtual money apart"] += tables.count("ledger_entries")
+    for topic, partition, offset, accounts in tables.ask(_MIXED):
+        report.add("virtual money apart", f"{topic}-{partition}@{offset}", "accounts of one kind", accounts)
+    report.checked["closed wallets are empty"] += tables.count("wallets")
+    for user, wallet, asset, total in tables.ask(_CLOSED):
+        report.add("closed wallets are empty", f"{user}/{wallet} {asset}", "0", total)
 
 
 def compare_views(
@@ -157,7 +179,7 @@ def compare_views(
     applied: Mapping[tuple[str, int], int],
     report: Report,
 ) -> None:
-    """The views `positions` and `balances` against the state; those that changed since it was read are left out."""
+    """The views `positions`, `balances` and `wallets` against the state, but what changed since it was read."""
     if tables.kept_since:
         report.notes.append("CLICKHOUSE_TTL_DAYS drops old rows: the views can't be held against the state")
         return
@@ -173,6 +195,10 @@ def compare_views(
     for account in accounts.values():
         balances.update((key, balance(*amounts)) for key, amounts in account.balances().items())
     _compare("view balances", balances, view, newer, report)
+    view = _by_key(tables, "wallets", ("user_id", "wallet_id"), WALLET)
+    touched = {key[:2] for key in newer}
+    wallets = {key: row for account in accounts.values() for key, row in _wallets(account)}
+    _compare("view wallets", wallets, view, touched, report)
 
 
 def _compare(
@@ -209,6 +235,14 @@ def _position(row: Mapping[str, int | str]) -> Row:
         "fees": plain(book.fees),
         "last_trade_at": timestamp(int(row["last_trade_at"])),
     }
+
+
+def _wallets(account: Account) -> Iterator[tuple[Key, Row]]:
+    """Those that are opened, as the view has them."""
+    for key, wallet in account.wallets().items():
+        if wallet["status"]:
+            values = wallet["type"], wallet["currency"], wallet["status"], wallet["resets"]
+            yield key, dict(zip(WALLET, values, strict=True))
 
 
 def balance(available: int, locked: int) -> Row:

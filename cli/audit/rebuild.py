@@ -358,7 +358,8 @@ def _base64(data: Any) -> str | None:
 
 def _outcome_row(outcome: dict[str, Any], sequence: int) -> dict[str, Any]:
     balance = {f"balance_{name}": value for name, value in {**outcome["balance"], "sequence": sequence}.items()}
-    return {**NO_QUOTE, **outcome, **balance, "source_offset": outcome["cause"]["offset"]}
+    told = {"wallet_type": None, "resets": None}  # of its wallet, if anything
+    return {**told, **NO_QUOTE, **outcome, **balance, "source_offset": outcome["cause"]["offset"]}
 
 
 def _change_row(change: dict[str, Any]) -> dict[str, Any]:
@@ -485,6 +486,8 @@ def _same_account(against: Against, reference: Reference, family: range, number:
     _all_same(report, "positions", here(_positions(reference)), found.positions(), place)
     balances = {key: balance(*amounts) for key, amounts in found.balances().items()}
     report.all_same("balances", here(reference.balances), balances, place)
+    wallets = {key: wallet.plain() for key, wallet in reference.ledger.wallets.items()}
+    report.all_same("wallets", here(wallets), found.wallets(), place)
     report.all_same("limits", here(_limits(reference)), found.limits(), place)
     due = {identity: {"expires_at": timestamp(at)} for identity, at in reference.ledger.due(number).items()}
     there = {identity: {"expires_at": timestamp(at)} for identity, at in found.due().items()}

@@ -10,6 +10,7 @@ import numpy as np
 from confluent_kafka import KafkaError, KafkaException
 
 from assetstream.models import state as kernel_states
+from assetstream.models.messages import WalletType, codes
 from assetstream.models.reference import LIMITS, OK, Price, Source
 from assetstream.models.rows import HAS_ASSET_LIMIT, HOLD_EXPIRES, NO_VERSION, TRADED
 from assetstream.streams import topics
@@ -215,6 +216,26 @@ class Account(_Rows):
         wallets = self.rows["balances"]["wallet"][events["balance"]].tolist()
         ids = [row.tobytes().rstrip(b"\0").decode() for row in agenda["text"]]
         return {(users[w], name): at for w, name, at in zip(wallets, ids, agenda["at"].tolist(), strict=True)}
+
+    def wallets(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """By (user, wallet): type, currency, status ("": not opened yet), resets, and what it begins with."""
+        grants = list(zip(self.texts("grants", "asset"), self.units("grants", "amount"), strict=True))
+        columns = zip(
+            zip(self.texts("wallets", "user"), self.texts("wallets", "wallet"), strict=True),
+            [codes(WalletType)[code] for code in self.column("wallets", "type")],
+            self.texts("wallets", "currency"),
+            [("", "OPEN", "CLOSED")[status] for status in self.column("wallets", "status")],
+            self.column("wallets", "resets"),
+            [
+                grants[first : first + n]
+                for first, n in zip(
+                    self.column("wallets", "first_grant"), self.column("wallets", "grants"), strict=True
+                )
+            ],
+            strict=True,
+        )
+        names = ("type", "currency", "status", "resets", "grants")
+        return {key: dict(zip(names, values, strict=True)) for key, *values in columns}
 
     def limits(self) -> dict[tuple[str, str], dict[str, Any]]:
         """By (user, portfolio): version, active, the limits that are set, and those of assets; {} before the first."""

@@ -31,7 +31,7 @@ IDENTITIES = {
     "risk_alerts": ("alert_id",),
     "transactions": ("user_id", "transaction_id", "status", "source_topic", "source_partition", "source_offset"),
     "ledger_entries": ("source_topic", "source_partition", "source_offset", "entry"),
-    "balance_changes": ("source_topic", "source_partition", "source_offset"),
+    "balance_changes": ("source_topic", "source_partition", "source_offset", "wallet_id", "asset"),
     "settlements": ("settlement_id",),
     "dead_letters": ("dead_letter_id",),
     "broker_statements": ("source_topic", "source_partition", "source_offset"),

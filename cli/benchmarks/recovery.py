@@ -117,9 +117,9 @@ def _rows(settings: Settings, number: int, users: list[int], ids: int) -> Rows:
     for limb in ("id_lo", "id_hi"):
         events[limb] = random.integers(0, 1 << 64, len(events), np.uint64)
     events["status"], events["seen"] = TransactionStatus.COMPLETED.code, 1 << TransactionStatus.COMPLETED.code
-    events["final"] = np.arange(len(events))
+    events["final"], events["due"] = np.arange(len(events)), -1
     rows["heads"] = rows["heads"].copy()
-    rows["heads"]["next"] = ids, len(events)
+    rows["heads"]["next"][:2] = ids, len(events)  # nothing is on the agenda
     return rows
 
 

@@ -11,7 +11,6 @@ from hashlib import sha256
 from typing import Any
 
 from assetstream.cli.audit.tables import Tables
-from assetstream.cli.balance import QUERY as BALANCE_AT
 from assetstream.cli.reconciliation.complete import Cut
 from assetstream.models.messages import (
     BreakType,
@@ -43,19 +42,24 @@ SELECT symbol, sum({_SIGNED}) FROM fills
 WHERE {_OWN} AND CUT AND executed_at < fromUnixTimestamp64Micro({{end:Int64}})
 GROUP BY symbol
 """
-_BALANCES = BALANCE_AT.replace("FROM balance_history", "FROM (SELECT * FROM balance_history WHERE CUT) AS history")
+_BALANCES = """
+SELECT wallet_id, asset, sum(toDecimal256(total_change, 18)) FROM balance_movements
+WHERE user_id = {user:String} AND CUT AND occurred_at < fromUnixTimestamp64Micro({end:Int64})
+GROUP BY wallet_id, asset
+"""
 _VERSION = """
 SELECT version, digest FROM broker_statements
 WHERE user_id = {user:String} AND broker = {broker:String} AND ifNull(portfolio_id, '') = {portfolio:String}
     AND statement_id = {statement:String}
 ORDER BY version DESC LIMIT 1
 """
-_STANDING = f"""
-SELECT {", ".join(BREAK)} FROM breaks
-WHERE user_id = {{user:String}} AND broker = {{broker:String}} AND ifNull(portfolio_id, '') = {{portfolio:String}}
-"""
-_STANDING_INTERNAL = f"SELECT {', '.join(BREAK)} FROM breaks WHERE broker IS NULL"
-_ONE = f"SELECT {', '.join(BREAK)} FROM breaks WHERE user_id = {{user:String}} AND break_id = {{id:String}}"
+#: as the view `breaks`, which reads those of all users first
+_LATEST = f"SELECT {', '.join(BREAK)} FROM reconciliation_breaks WHERE OF ORDER BY sequence DESC LIMIT 1 BY break_id"
+_STANDING = _LATEST.replace(
+    "OF", "user_id = {user:String} AND broker = {broker:String} AND ifNull(portfolio_id, '') = {portfolio:String}"
+)
+_STANDING_INTERNAL = _LATEST.replace("OF", "broker IS NULL")
+_ONE = _LATEST.replace("OF", "user_id = {user:String} AND break_id = {id:String}")
 
 #: type, user, subject, what the entries add up to, what we say
 _INTERNAL = (
@@ -136,8 +140,8 @@ class Books:
             positions = {symbol: Decimal(held) for symbol, held in self._ask(_POSITIONS, **account, end=end)}
         balances: dict[tuple[str, str], Decimal] = {}
         if statement.balances:
-            rows = self._ask(_BALANCES, user=statement.user_id, wallet="", at=end - 1)
-            balances = {(wallet, asset): Decimal(total) for wallet, asset, total, *_ in rows}
+            rows = self._ask(_BALANCES, user=statement.user_id, end=end)
+            balances = {(wallet, asset): Decimal(total) for wallet, asset, total in rows}
         return Ours(trades, positions, balances)
 
     def standing(self, account: Account) -> list[ReconciliationBreak]:

@@ -802,8 +802,8 @@ class Check:
         found = rows(client, f"SELECT * EXCEPT (external_id, payment_method) FROM {self.database}.transactions")
         expected = {}
         for outcome, sequence in zip(self.reference.outcomes, self.reference.ledger.sequences, strict=True):
-            row = NO_QUOTE | columns(outcome, self.prefix) | {f"balance_{k}": v for k, v in outcome["balance"].items()}
-            row["balance_sequence"] = sequence
+            row = {"wallet_type": None, "resets": None} | NO_QUOTE | columns(outcome, self.prefix)
+            row |= {f"balance_{k}": v for k, v in outcome["balance"].items()} | {"balance_sequence": sequence}
             expected[*source(row), row["transaction_id"]] = row
         named = unique(found, lambda r: (*source(r), r["transaction_id"]), "transactions")
         same(named, expected, "table transactions")
@@ -862,6 +862,16 @@ class Check:
             for row in balances:
                 found[row.pop("user_id"), row.pop("wallet_id"), row.pop("asset")] = row
             same(found, self.reference.balances, "view balances")
+            wallets = {
+                (row["user_id"], row["wallet_id"]): (row["wallet_type"], row["currency"], row["status"], row["resets"])
+                for row in rows(client, f"SELECT * FROM {self.database}.wallets")
+            }
+            told = {
+                key: (wallet.type, wallet.currency, wallet.status, wallet.resets)
+                for key, wallet in self.reference.ledger.wallets.items()
+                if wallet.status
+            }
+            same(wallets, told, "view wallets")
             self._open_alerts(client)
 
     def _positions(self, client: Client) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice, pairwise
+from random import Random
 from typing import Any
 
 import pytest
@@ -14,13 +16,16 @@ from typer.testing import CliRunner, Result
 from assetstream.cli.main import app
 from assetstream.cli.stack import EmbeddedStack
 from assetstream.models.lots import METHODS
-from assetstream.models.reference import ONE, Book, fill, plain, times
+from assetstream.models.market import market
+from assetstream.models.messages import parse_time, to_micros
+from assetstream.models.reference import ONE, Book, Reference, fill, plain, times, timestamp
 from assetstream.sinks.clickhouse import connect
 from assetstream.sinks.migrations import migrate
+from assetstream.sinks.schema import TABLES
 
 DB = "analysts_test"
 DAY = "2026-03-02"
-TINY = "0.000000000000000001"
+LATER = 4_102_444_800_000  # the year 2100: nothing is in the future of it
 PERIOD = ("--from", f"{DAY}T11:00:00Z", "--to", f"{DAY}T14:00:00Z")
 
 #: alice's outcomes as they were booked: (id, type, status, code, amount, fee, total, available, locked, time, topic,
@@ -119,7 +124,8 @@ def trades(user: str, *rows: tuple[str, str, int, int, int, str]) -> Iterator[di
 
 def insert(client: Client, table: str, *rows: dict[str, Any]) -> None:
     text = "\n".join(json.dumps(row) for row in rows)
-    client.command(f"INSERT INTO {DB}.{table} FORMAT JSONEachRow\n{text}")
+    reading = {"date_time_input_format": "best_effort"}
+    client.raw_insert(f"{DB}.{table}", insert_block=text, fmt="JSONEachRow", settings=reading)
 
 
 @pytest.fixture(autouse=True)
@@ -464,3 +470,86 @@ def test_gains_are_readable() -> None:
     assert "nothing is lost: cost basis − realised P&L = net cost of 1 positions' fills\n" in result.stdout
     assert result.stdout.endswith("realised P&L is the stream's\n")
     assert run("gains", "alice", "--method", "WORST").exit_code == 2
+
+
+# -- histories ---------------------------------------------------------------------------------------------------------
+
+
+def history() -> Reference:
+    """A market's trades and wallet events as the reference model takes them, a fifth of them up to an hour late, and
+    transfers between its users, half of them reversed.
+    """
+    random, model, offsets = Random(7), Reference(judging=False), Counter[str]()
+    last = {"trades": "executed_at", "transactions": "occurred_at"}
+
+    def feed(topic: str, message: dict[str, Any]) -> None:
+        model.feed(topic, 0, offsets[topic], LATER, message["user_id"].encode(), json.dumps(message).encode())
+        offsets[topic] += 1
+        while len(model.ledger.sent) > offsets["transfers"]:
+            feed("transfers", model.ledger.sent[offsets["transfers"]])
+
+    for number, (topic, _, value) in enumerate(islice(market(users=3, symbols=3, seed=7), 1500)):
+        if topic not in last:
+            continue
+        message = json.loads(value or b"")
+        time = to_micros(parse_time(message[last[topic]])) // 1_000_000 * 1_000_000  # many at the same time
+        message[last[topic]] = timestamp(time - random.choice((0, 0, 0, 0, random.randrange(3_600_000_000))))
+        feed(topic, message)
+        if topic == "transactions":
+            to = {"user_id": random.choice(("u00000", "u00001", "u00002")), "wallet_id": "spot"}
+            kept = ("user_id", "wallet_id", "asset", "occurred_at")
+            event = {**{name: message[name] for name in kept}, "status": "COMPLETED", "amount": "3"}
+            feed(topic, {**event, "transaction_id": f"x-{number}", "type": "TRANSFER", "counterparty": to})
+            if number % 2:
+                feed(topic, {**event, "transaction_id": f"r-{number}", "type": "REVERSAL", "reverses": f"x-{number}"})
+    return model
+
+
+def keep(client: Client, model: Reference) -> None:
+    """The rows of a history, as the sinks insert them."""
+
+    def sourced(row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, **{f"source_{name}": value for name, value in row["cause"].items()}}
+
+    def known(table: str, rows: Iterable[dict[str, Any]]) -> None:
+        columns = TABLES[table].columns
+        insert(client, table, *({name: row[name] for name in columns if name in row} for row in rows))
+
+    outcomes = [
+        {**sourced(row), **{f"balance_{name}": held for name, held in row["balance"].items()}, "balance_sequence": n}
+        for row, n in zip(model.outcomes, model.ledger.sequences, strict=True)
+    ]
+    known("transactions", outcomes)
+    known("balance_changes", map(sourced, model.balance_changes))
+    legs = ({**row, **leg, "entry": entry} for row in outcomes for entry, leg in enumerate(row["postings"]))
+    known("ledger_entries", legs)
+    known("fills", model.fills)
+
+
+def test_statements_holdings_and_gains_of_a_history_add_up_to_what_the_reference_has(database: Client) -> None:
+    model = history()
+    keep(database, model)
+    assert len(model.ledger.sent) > 20
+    assert model.balance_changes
+    moved = 0
+    for user in ("u00000", "u00001", "u00002"):
+        times = sorted(outcome["occurred_at"] for outcome in model.outcomes if outcome["user_id"] == user)
+        cuts = ("1970-01-01", times[len(times) // 3], times[len(times) // 2], "2299-01-01")
+        held: dict[tuple[str, ...], dict[str, str]] = {}
+        for start, end in pairwise(cuts):
+            result = run("statement", user, "--from", start, "--to", end, "--json")
+            assert result.exit_code == 0, result.output
+            found = json.loads(result.stdout)
+            moved += len(found["movements"])
+            for line in found["balances"]:
+                key = user, line["wallet_id"], line["asset"]
+                assert line["opening"] == held.get(key, usd("0", "0", "0"))
+                held[key] = line["closing"]
+        assert held == {key: balance for key, balance in model.balances.items() if key[0] == user}
+        positions = {
+            (user, line.pop("portfolio_id"), line.pop("symbol")): line
+            for line in lines(run("holdings", user, "--json"))
+        }
+        assert positions == {key: position for key, position in model.positions.items() if key[0] == user}
+        assert run("gains", user, "--method", "AVERAGE").exit_code == 0
+    assert moved == len(model.outcomes) + len(model.balance_changes)

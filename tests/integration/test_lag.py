@@ -69,7 +69,7 @@ def commit(settings: Settings, group: str, topic: str, offset: int) -> None:
 def test_every_group_topic_and_partition_is_there(settings: Settings) -> None:
     rows = lags(settings)
     agents, reconciler, sinks = (settings.group(name) for name in ("agents", "reconciler", "sinks"))
-    inputs = ("trades", "transactions", "risk_limits", "prices", "transfers")
+    inputs = ("trades", "transactions", "risk_limits", "prices", "transfers", "clock")
     assert rows == [
         *(Lag(agents, settings.topic(name), 0, 0, 0, 0) for name in inputs),
         *(Lag(reconciler, settings.topic(name), 0, 0, 0, 0) for name in ("broker_statements", "break_decisions")),
@@ -148,7 +148,7 @@ def test_the_lag_command(settings: Settings) -> None:
         "committed": 0,
         "lag": 1234,
     }
-    assert len(rows) == 5
+    assert len(rows) == 9
     assert run(settings, "lag").endswith("1,234 behind\n")
 
 

@@ -87,8 +87,8 @@ def test_every_asset_sums_to_zero_with_the_wallets_in_one_line(client: Client) -
             {"asset": "USD", "account": "wallets", "postings": "3", "total": "77.5"},
         ],
         "totals": [
-            {"asset": "BTC", "postings": "2", "total": "0"},
-            {"asset": "USD", "postings": "7", "total": "0"},
+            {"asset": "BTC", "postings": "2", "total": "0", "virtual": "0"},
+            {"asset": "USD", "postings": "7", "total": "0", "virtual": "0"},
         ],
         "balanced": True,
     }

@@ -21,7 +21,7 @@ Message = tuple[str, bytes, bytes]
 
 @st.composite
 def events(draw: st.DrawFn) -> Message:
-    """A conversion mostly, without a rate mostly; what funds it, or takes it back."""
+    """A conversion mostly, without a rate mostly; what funds it, takes it back, or closes its wallet."""
     number = draw(st.integers(0, 5))
     kind = draw(st.sampled_from((*5 * ("CONVERSION",), "DEPOSIT", "REVERSAL")))
     event = {
@@ -41,6 +41,8 @@ def events(draw: st.DrawFn) -> Message:
         event |= {"status": "COMPLETED", "amount": draw(st.sampled_from(("100", "100", "9e19"))), "fee": "0"}
     if kind == "REVERSAL":
         event |= {"reverses": f"C{number}", "status": "COMPLETED"}
+    if draw(st.integers(0, 30)) == 0:
+        event |= {"type": "CLOSE", "transaction_id": f"close-{number}", "status": "COMPLETED"}
     if draw(st.integers(0, 7)) == 0:
         event["rate"] = draw(st.sampled_from(("1", "0.92")))
     return ("transactions", *record(event))
@@ -59,7 +61,16 @@ def prices(draw: st.DrawFn) -> Message:
     return "prices", symbol.encode(), json.dumps(price).encode()
 
 
-HISTORIES = st.lists(events() | events() | prices(), min_size=1, max_size=40)
+START = {"initial_capital": "100", "allocation": {"EUR": "100", "JPY": "9e19"}}
+PAPER = {"type": "OPEN", "wallet_type": "VIRTUAL", "currency": "USD", "configuration": START}
+OPENING = {"transaction_id": "o", "user_id": "u1", "wallet_id": "w1", "status": "COMPLETED", **PAPER}
+OPENED = ("transactions", *record({**OPENING, "occurred_at": "2026-03-02T12:00:00Z"}))
+#: in a wallet that is VIRTUAL, or not
+HISTORIES = st.builds(
+    list.__add__,
+    st.sampled_from(([], [], [OPENED])),
+    st.lists(events() | events() | prices(), min_size=1, max_size=40),
+)
 
 
 class Desk(Machine):
@@ -149,6 +160,8 @@ def test_what_a_conversion_says_of_its_rate_is_what_it_did(history: list[Message
                 arrives = times(units(outcome["amount"]), units(outcome["rate"]))
                 legs = outcome["postings"][-2:] if arrives else []
                 assert [units(leg["amount"]) for leg in legs] == ([arrives, -arrives] if arrives else [])
+                against = "virtual" if model.ledger.wallets["u1", "w1"].is_virtual else "exchange"
+                assert [leg["account"] for leg in legs] == (["wallet:u1/w1", against] if arrives else [])
             if outcome["code"] == "NO_RATE":
                 own = model.balances["u1", "w1", outcome["asset"]]
                 assert own["total"] == before.get(("u1", "w1", outcome["asset"]), {"total": "0"})["total"]

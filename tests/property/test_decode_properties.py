@@ -87,6 +87,13 @@ objects = mostly(
 )
 asset_limits = mostly(st.sampled_from(["null", '{"Z":"1", "A":2.5,"B":null}', "{}"]), objects)
 counterparties = mostly(st.sampled_from(["null", '{"user_id": "u", "wallet_id": "w"}']), objects)
+configurations = mostly(
+    st.sampled_from(
+        ["null", "{}", '{"initial_capital": 1.5, "x": []}', '{"allocation": {"Z": "1", "A": 2.5, "B": null}}']
+    ),
+    objects
+    | st.sampled_from(['{"allocation": {"A": 0}}', '{"initial_capital": "-1"}', '{"allocation": {"A": "1e20"}}']),
+)
 
 REQUIRED: dict[str, dict[str, st.SearchStrategy[str]]] = {
     "trades": {
@@ -97,7 +104,7 @@ REQUIRED: dict[str, dict[str, st.SearchStrategy[str]]] = {
     "prices": {"symbol": symbols, "price": decimals, "currency": symbols, "as_of": times},
     "transactions": {
         "transaction_id": ids, "user_id": ids, "wallet_id": ids, "asset": symbols, "amount": decimals,
-        "type": names("DEPOSIT", "WITHDRAWAL", "FEE", "DEPOSIT", "WITHDRAWAL", "FEE", "HOLD", "ADJUSTMENT"),
+        "type": names("DEPOSIT", "WITHDRAWAL", "FEE", "DEPOSIT", "FEE", "HOLD", "ADJUSTMENT", "OPEN", "RESET"),
         "status": names("COMPLETED", "COMPLETED", "COMPLETED", "PENDING"), "occurred_at": times,
     },
     "risk_limits": {"user_id": ids, "portfolio_id": ids, "version": versions, "updated_at": times},
@@ -111,7 +118,8 @@ OPTIONAL: dict[str, dict[str, st.SearchStrategy[str]]] = {
     "transactions": {
         "fee": decimals, "rate": decimals, "expires_at": times, "external_id": ids, "payment_method": texts,
         "description": texts, "authorized_by": texts, "to_asset": symbols, "reverses": ids,
-        "counterparty": counterparties, "metadata": objects,
+        "counterparty": counterparties, "metadata": objects, "wallet_type": names("REAL", "VIRTUAL", "VIRTUAL"),
+        "currency": symbols, "configuration": configurations,
     },
     "risk_limits": {"active": flags, "asset_limits": asset_limits, **dict.fromkeys(LIMIT_FIELDS, decimals)},
 }  # fmt: skip
@@ -177,6 +185,10 @@ def row(batch: Any, i: int) -> dict[str, Any]:
         own = slice(batch.asset_start[i], batch.asset_start[i + 1])
         found["assets"] = text(batch, batch.asset_at[own], batch.asset_len[own])
         found["asset_limits"] = batch.asset_limit[own].tolist()
+    if hasattr(batch, "grants"):
+        own = slice(batch.grants.start[i], batch.grants.start[i + 1])
+        found["granted"] = text(batch, batch.grants.text_at[own], batch.grants.text_len[own])
+        found["amounts"] = batch.grants.amount[own].tolist()
     return found
 
 

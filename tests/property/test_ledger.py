@@ -33,6 +33,7 @@ TYPES = (
     "REVERSAL",
     "HOLD",
 )
+EVENTS = ("OPEN", "CLOSE", "RESET", "CONFIGURE")
 LOCKING = ("WITHDRAWAL", "TRANSFER", "CONVERSION", "HOLD")
 OPEN = ("PENDING", "PROCESSING")
 #: more of the first user, so that more is about the same
@@ -59,7 +60,7 @@ def mostly(value: Any, otherwise: st.SearchStrategy[Any]) -> st.SearchStrategy[A
 def transactions(draw: st.DrawFn, number: int, before: list[dict[str, Any]]) -> dict[str, Any]:
     """What is said of one transaction, all but its status; a reversal is mostly of one of those `before`."""
     user = draw(st.sampled_from(("u1", "u1", "u1", "u2")))
-    kind = draw(st.sampled_from((*TYPES, "TRANSFER", "CONVERSION", "REVERSAL", "REVERSAL", "REVERSAL")))
+    kind = draw(st.sampled_from((*TYPES, *TYPES, *EVENTS, "TRANSFER", "CONVERSION", *4 * ("REVERSAL",))))
     wallet, asset, amount = draw(st.sampled_from(WALLETS)), draw(st.sampled_from(ASSETS)), draw(AMOUNTS)
     original = draw(st.sampled_from([str(number), "unknown"]))
     if kind == "REVERSAL" and before:
@@ -67,7 +68,7 @@ def transactions(draw: st.DrawFn, number: int, before: list[dict[str, Any]]) -> 
         original, user, wallet, asset = of["transaction_id"], of["user_id"], of["wallet_id"], of["asset"]
         wallet = draw(mostly(wallet, st.sampled_from(WALLETS)))
         asset = draw(mostly(asset, st.sampled_from(ASSETS)))
-        amount = draw(mostly(of["amount"].lstrip("-"), AMOUNTS))
+        amount = draw(mostly(of.get("amount", "1").lstrip("-"), AMOUNTS))
     if kind == "ADJUSTMENT" and draw(st.booleans()):
         amount = f"-{amount}"
     optional = {
@@ -104,7 +105,7 @@ TWISTS = st.one_of(
     st.fixed_dictionaries({"payment_method": METHODS}),
     st.fixed_dictionaries({"amount": AMOUNTS}),
     st.fixed_dictionaries({"fee": FEES}),
-    st.fixed_dictionaries({"type": st.sampled_from(TYPES)}),
+    st.fixed_dictionaries({"type": st.sampled_from((*TYPES, *EVENTS))}),
     st.fixed_dictionaries({"wallet_id": st.sampled_from(WALLETS)}),
     st.fixed_dictionaries({"asset": st.sampled_from(ASSETS)}),
     st.fixed_dictionaries({"user_id": st.sampled_from(USERS)}),
@@ -164,7 +165,78 @@ def collisions(draw: st.DrawFn) -> list[dict[str, Any]]:
     return [{**common, **event} for event in events]
 
 
-HISTORIES = histories() | collisions()
+#: mostly of two wallets, of which the one is mostly VIRTUAL; "w2" is what it happens to be
+OWN_WALLETS = ("w1", "v1", "v1", "w2")
+CONFIGURATIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "initial_capital": st.sampled_from(("0", "100", "100", "7.5", "6e19", None)),
+        "allocation": st.dictionaries(st.sampled_from(("USD", "BTC", "A/B")), st.sampled_from(("2", "1e-18", "5e19"))),
+        "unknown": st.just(1),
+    },
+)
+
+
+STARTS = st.fixed_dictionaries(
+    {
+        "initial_capital": st.sampled_from(("100", "3", "0")),
+        "allocation": st.sampled_from(
+            ({}, {"BTC": 5}, {"USD": "1", "BTC": "2", "A/B": "1e-18"}, {"BTC": "9", "A/B": 1})
+        ),
+    }
+)
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Wallets are opened, used, emptied, reset and closed, in any order, and a few things are said of each."""
+    events: list[dict[str, Any]] = []
+    if draw(st.integers(0, 3)):
+        events.append({"wallet_id": "v1", "type": "OPEN", "wallet_type": "VIRTUAL", "configuration": draw(STARTS)})
+    if draw(st.booleans()):
+        events.append({"wallet_id": "w1", "type": "DEPOSIT", "amount": "10", "asset": "USD"})
+    if draw(st.booleans()):  # what is locked for a wallet that lets nothing in when it is to arrive
+        sent = {"transaction_id": "sent", "type": "TRANSFER", "wallet_id": "w1", "amount": "4", "asset": "USD"}
+        sent["counterparty"] = {"user_id": "u1", "wallet_id": "w2"}
+        between = (
+            {"type": "CLOSE"},
+            {"type": "OPEN", "wallet_type": "VIRTUAL"},
+            {"type": "OPEN", "wallet_type": "MARGIN"},
+        )
+        events += [{**sent, "status": "PENDING"}, {"wallet_id": "w2", **draw(st.sampled_from(between))}]
+        events.append({**sent, "status": draw(st.sampled_from(STATUSES))})
+    for number in range(draw(st.integers(1, 6)) * 4):
+        kind = draw(
+            st.sampled_from(
+                (*3 * EVENTS, "RESET", "RESET", *TYPES, "DEPOSIT", "WITHDRAWAL", "TRANSFER", "TRANSFER", "REVERSAL")
+            )
+        )
+        event: dict[str, Any] = {"type": kind, "wallet_id": draw(st.sampled_from(OWN_WALLETS))}
+        event["transaction_id"] = draw(mostly(f"e{number}", st.integers(0, 4).map(str)))
+        event["status"] = draw(mostly("COMPLETED", st.sampled_from(STATUSES)))
+        if kind in EVENTS:
+            wallet_types, currencies = ("REAL", "VIRTUAL", "VIRTUAL", "MARGIN", None), ("USD", "EUR", "BTC", None, None)
+            event |= {"wallet_type": draw(st.sampled_from(wallet_types)), "currency": draw(st.sampled_from(currencies))}
+            event |= {"configuration": draw(CONFIGURATIONS | STARTS | st.none())}
+            event |= draw(mostly({}, st.just({"asset": "XAU", "amount": "3", "fee": "1"})))
+        else:
+            event |= {"asset": draw(st.sampled_from(ASSETS)), "amount": draw(st.sampled_from(("10", "10", "3", "1")))}
+        other = {"user_id": draw(mostly("u1", st.just("u2"))), "wallet_id": draw(st.sampled_from(OWN_WALLETS))}
+        event |= {
+            "counterparty": other,
+            "to_asset": draw(st.sampled_from(ASSETS)),
+            "rate": draw(mostly("1", st.none())),
+        }
+        event["reverses"] = draw(st.integers(0, 15).map(str) | st.integers(0, 15).map("e{}".format))
+        events.append(event)
+        if event["status"] in OPEN and draw(st.booleans()):
+            events.append({**event, "status": draw(st.sampled_from(STATUSES))})
+    common = {"user_id": "u1", "status": "COMPLETED", "description": "d", "authorized_by": "a"}
+    common["occurred_at"] = "2026-03-01T00:00:00Z"
+    return [{"transaction_id": str(number), **common, **event} for number, event in enumerate(events)]
+
+
+HISTORIES = histories() | collisions() | lives()
 MEMORIES = st.sampled_from([1, 2, 3, 5, 1000, 1000, 1000])
 
 
@@ -223,6 +295,20 @@ def check_laws(model: Reference) -> None:
         assert balance["locked"] == locked.get(key, 0) >= 0
         assert balance["available"] >= 0
     assert balances.keys() >= locked.keys() | moved.keys()
+    wallets = model.ledger.wallets
+    assert {key[:2] for key in balances} == wallets.keys()
+    for (user, wallet, _), balance in balances.items():
+        assert balance["total"] == 0 or wallets[user, wallet].status == "OPEN"
+
+
+def check_virtual(model: Reference, outcome: dict[str, Any]) -> None:
+    """What moves in a VIRTUAL wallet moves in VIRTUAL wallets and in `virtual`, and nothing else does."""
+    accounts = {posting["account"] for posting in outcome["postings"]}
+    wallets = [name.removeprefix("wallet:").split("/") for name in accounts if name.startswith("wallet:")]
+    kinds = {model.ledger.wallets[user, wallet].is_virtual for user, wallet in wallets}
+    assert len(kinds) <= 1
+    others = {name for name in accounts if not name.startswith("wallet:")}
+    assert others <= {"virtual"} if kinds == {True} else "virtual" not in others
 
 
 def check_outcome(outcome: dict[str, Any], result: dict[Key, dict[str, str]]) -> None:
@@ -251,16 +337,17 @@ def test_laws_hold_after_every_event(history: list[dict[str, Any]], memory: int)
             continue
         (outcome,), changes = model.outcomes[n:], model.balance_changes[n_changes:]
         check_outcome(outcome, after)
-        assert [own(change) for change in changes] == list(changed - {own(outcome)})
+        told = [own(change) for change in changes]
+        assert len(told) == len({*told, own(outcome)}) - 1
+        assert changed - {own(outcome)} <= {*told} <= totals([outcome]).keys()
         assert all({**change, **after[own(change)]} == change for change in changes)
         if outcome["code"]:
             zero = {"total": "0", "available": "0", "locked": "0"}
-            was = before.get(own(outcome), zero)
-            if outcome["code"] == "NO_RATE":  # what was locked for it is let go
-                assert after[own(outcome)]["total"] == was["total"]
-                was = after[own(outcome)]
-            assert after == {**before, own(outcome): was}
+            # at most what was locked for it is let go
+            assert after[own(outcome)]["total"] == before.get(own(outcome), zero)["total"]
+            assert after == {**before, own(outcome): after[own(outcome)]}
         check_laws(model)
+        check_virtual(model, outcome)
 
 
 @RUN
@@ -387,11 +474,13 @@ class Machine:
         from assetstream.models.records import records_of
         from assetstream.models.transfers import apply_transfers, messages_of
         from assetstream.models.verdicts import Verdict
+        from assetstream.models.wallet_events import with_currencies
 
         records = records_of(topic, 3, messages, offset, at)
         if topic == "transactions":
             batch: Any = decode_transactions(records, SKEW_US)
             result = apply_transactions(self.state, batch, *([self.terms] if self.terms else []))
+            batch = with_currencies(batch, result)
         elif topic == "clock":
             batch, result = apply_ticks(self.state, records)
         else:
@@ -430,6 +519,12 @@ class Machine:
             key = tuple(text(self.state, int(n)) for n in (wallet["user"], wallet["wallet"], row["asset"]))
             found[key] = amount(row, "available"), amount(row, "locked")
         return found
+
+    def wallets(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """By (user, wallet)."""
+        from assetstream.cli.audit.states import Account
+
+        return Account(self.state).wallets()
 
     def remembered(self) -> set[tuple[int, int]]:
         """The hashes of the transactions' ids."""
@@ -489,6 +584,7 @@ def same(machine: Machine, model: Reference) -> None:
     ]
     expected = {key: (units(each["available"]), units(each["locked"])) for key, each in model.balances.items()}
     assert machine.balances() == expected
+    assert machine.wallets() == {key: wallet.plain() for key, wallet in model.ledger.wallets.items()}
     assert machine.remembered() == set(hashes(model.remembered("transactions", 3)))
     due: dict[int, list[str]] = defaultdict(list)
     for (_, identity), at in model.ledger.due(3).items():
@@ -579,6 +675,30 @@ def crossings(draw: st.DrawFn) -> list[dict[str, Any]]:
     return [{**common, **event} for event in events]
 
 
+@st.composite
+def farewells(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Two users who send one another all that they have, take it back, and close their wallets meanwhile."""
+    events: list[dict[str, Any]] = [{"type": "DEPOSIT", "amount": "10", "user_id": "u1"}]
+    if kind := draw(st.sampled_from((None, "VIRTUAL", "MARGIN", "CLOSED", "FULL"))):
+        opening = {"type": "DEPOSIT", "amount": MOST} if kind == "FULL" else {"type": "OPEN", "wallet_type": kind}
+        events.append({**opening, "user_id": "u2"} if kind != "CLOSED" else {"type": "CLOSE", "user_id": "u2"})
+    for _ in range(draw(st.integers(2, 14))):
+        user, kind = (
+            draw(st.sampled_from(USERS)),
+            draw(st.sampled_from(("TRANSFER", "CLOSE", "REVERSAL", "WITHDRAWAL"))),
+        )
+        event: dict[str, Any] = {"user_id": user, "type": kind, "amount": "10"}
+        event["counterparty"] = {"user_id": "u2" if user == "u1" else "u1", "wallet_id": "w1"}
+        if kind == "REVERSAL":
+            sent = [
+                number for number, each in enumerate(events) if each["type"] == "TRANSFER" and each["user_id"] == user
+            ]
+            event["reverses"] = str(draw(st.sampled_from(sent))) if sent else "none"
+        events.append(event)
+    common = {"wallet_id": "w1", "asset": "USD", "occurred_at": "2026-03-01T00:00:00Z", "status": "COMPLETED"}
+    return [{"transaction_id": str(number), **common, **event} for number, event in enumerate(events)]
+
+
 def in_transit(model: Reference) -> dict[str, int]:
     """By asset, where there is any."""
     found: dict[str, int] = defaultdict(int)
@@ -590,7 +710,7 @@ def in_transit(model: Reference) -> dict[str, int]:
 
 
 @RUN
-@given(crossings() | crossings() | HISTORIES, MEMORIES, st.data())
+@given(crossings() | farewells() | HISTORIES, MEMORIES, st.data())
 def test_kernel_transfers_between_users_are_as_the_reference_has_them(
     history: list[dict[str, Any]], memory: int, data: st.DataObject
 ) -> None:
@@ -607,6 +727,7 @@ def test_kernel_transfers_between_users_are_as_the_reference_has_them(
             assert model.feed("transfers", 3, taken, NOW_MS, key, value) == "applied"
             assert machine.feed([(key, value)], taken, "transfers") == ["applied"]
             same(machine, model)
+            check_virtual(model, model.outcomes[-1])
             message = json.loads(value)
             if message["step"] in ("RETURN", "GRANT") and model.outcomes[-1]["status"] == "FAILED":
                 stuck[message["asset"]] += units(message["amount"])
@@ -651,8 +772,21 @@ def expirations(draw: st.DrawFn) -> list[tuple[str, Any]]:
     return [*steps, *(("clock", NOON_MS + ms) for ms in range(-1, draw(st.integers(0, 5))))]
 
 
+@st.composite
+def lives_in_time(draw: st.DrawFn) -> list[tuple[str, Any]]:
+    """Wallets are opened, reset and closed while holds of theirs expire; else as `expirations`."""
+    steps: list[tuple[str, Any]] = []
+    for event in draw(lives()):
+        if event["type"] in ("FEE", "DIVIDEND", "INTEREST", "HOLD"):
+            event |= {"type": "HOLD", "amount": "1", "status": draw(mostly("PENDING", st.sampled_from(STATUSES)))}
+            event["expires_at"] = draw(mostly(draw(EXPIRIES), st.none()))
+        steps.append(("transactions", event))
+        steps += [("clock", tick) for tick in draw(mostly([], st.lists(TICKS, min_size=1, max_size=3)))]
+    return [*steps, *(("clock", NOON_MS + ms) for ms in range(-1, draw(st.integers(0, 5))))]
+
+
 @RUN
-@given(expirations(), MEMORIES, st.data())
+@given(expirations() | lives_in_time(), MEMORIES, st.data())
 def test_kernel_holds_expire_as_the_reference_has_it_in_any_batching_and_across_restores(
     steps: list[tuple[str, Any]], memory: int, data: st.DataObject
 ) -> None:

@@ -114,6 +114,8 @@ def test_what_the_rows_of_a_partition_say(account: Account) -> None:
     assert account.applied == {"trades": 4, "transactions": -1, "risk_limits": -1, "transfers": -1, "clock": -1}
     assert account.base_currency == "USD"
     assert account.users() == {"ann"}
+    wallet = {"type": "REAL", "currency": "USD", "status": "OPEN", "resets": 0, "grants": []}
+    assert account.wallets() == {("ann", "w"): wallet}
     position = {
         "currency": "USD",
         "last_trade_at": 1_772_442_000_000_000,

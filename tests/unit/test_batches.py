@@ -227,7 +227,7 @@ def test_transactions_are_outcomes_with_the_balance_after() -> None:
     put(rows, "total", "99", "99")
     put(rows, "available", "90", "90")
     put(rows, "locked", "9", "9")
-    rows["sequence"] = [5, 6]
+    rows["sequence"], rows["tells"], rows["resets"] = [5, 6], [0, 2], [0, 3]
     rows["rate_as_of"] = [NO_TIME, 0]  # no rate, so no time of it either
     made = batches.transactions(wallet_events(), rows)
     made.validate(full=True)
@@ -252,12 +252,15 @@ def test_transactions_are_outcomes_with_the_balance_after() -> None:
         "rate_as_of": None,
         "spread_bps": None,
         "occurred_at": AT,
+        "wallet_type": None,
+        "resets": None,
         "source_topic": "transactions",
         "source_partition": 1,
         "source_offset": 50,
     }
     assert (second["type"], second["status"], second["code"]) == ("FEE", "FAILED", "INSUFFICIENT_FUNDS")
     assert (second["external_id"], second["rate_as_of"]) == (None, None)
+    assert (second["wallet_type"], second["resets"]) == ("VIRTUAL", 3)
 
 
 def test_transactions_say_at_what_a_conversion_was_done() -> None:

@@ -18,6 +18,7 @@ from assetstream.models.records import records_of
 from assetstream.models.reference import ONE, Reference
 from assetstream.models.state import new_account_state, rebuild
 from assetstream.models.verdicts import Verdict
+from assetstream.models.wallet_events import with_currencies
 
 NOW_MS = 1_772_452_800_000
 NOON = "2026-03-02T12:00:00.000000Z"
@@ -67,6 +68,7 @@ class Desk:
         verdict = self.model.feed("transactions", 0, self.offset, NOW_MS, b"ann", value)
         assert Verdict(result.verdict[0]).reason == verdict
         legs = legs_of(result.state, result.postings)
+        batch = with_currencies(batch, result)
         values = outcome_values(batch, result.outcomes, result.postings, legs, 0)
         assert [json.loads(each) for each in values] == self.model.outcomes[told:]
         if verdict != "applied":
@@ -200,3 +202,32 @@ def test_what_is_no_rate(desk: Desk) -> None:
     assert done(desk.convert("1", "USD", "A/B"))[1] == "NO_RATE"
     assert done(desk.convert("1", "EUR/USD", "USD"))[1] == "NO_RATE"
     assert done(desk.convert("1", "EUR", "SEK"))[1] == "NO_RATE"  # only one leg
+
+
+def test_a_virtual_wallet_converts_against_virtual_and_back(desk: Desk) -> None:
+    paper = {"wallet_id": "p", "wallet_type": "VIRTUAL", "currency": "EUR", "configuration": {"initial_capital": "50"}}
+    desk.event("OPEN", "1", **paper)
+    desk.mark("EUR/USD", "1.1")
+    there = desk.convert("10", "EUR", "USD", wallet_id="p", fee="0.5", transaction_id="c")
+    assert done(there) == ("COMPLETED", None, "1.1", NOON, "0")
+    assert [(each["account"], each["asset"], each["amount"]) for each in there["postings"]] == [
+        ("wallet:ann/p", "EUR", "-10.5"),
+        ("virtual", "EUR", "0.5"),
+        ("virtual", "EUR", "10"),
+        ("wallet:ann/p", "USD", "11"),
+        ("virtual", "USD", "-11"),
+    ]
+    desk.mark("EUR/USD", "9")
+    back = desk.event("REVERSAL", "10", "EUR", wallet_id="p", reverses="c")
+    assert back["postings"] == [{**each, "amount": str(-Decimal(each["amount"]))} for each in there["postings"]]
+    assert done(desk.convert("10", "EUR", "JPY", wallet_id="p"))[1] == "NO_RATE"
+
+
+def test_a_closed_wallet_goes_before_the_rate_and_what_it_comes_to_before_both() -> None:
+    desk = Desk()
+    desk.event("CLOSE", "1")
+    assert done(desk.convert("10", "EUR", "USD")) == ("FAILED", "WALLET_CLOSED", None, None, None)
+    desk.mark("EUR/USD", "1.1")
+    assert done(desk.convert("10", "EUR", "USD")) == ("FAILED", "WALLET_CLOSED", None, None, None)
+    desk.mark("EUR/USD", MOST)
+    assert desk.convert("1.1", "EUR", "USD") == "out_of_range"

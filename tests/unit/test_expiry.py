@@ -16,6 +16,7 @@ from assetstream.models.outcomes import legs_of, outcome_values
 from assetstream.models.records import records_of
 from assetstream.models.reference import Reference
 from assetstream.models.state import agenda_of, new_account_state, rebuild, reserve
+from assetstream.models.wallet_events import with_currencies
 
 HOUR_US = 3600 * 10**6
 TEN = int(datetime(2026, 3, 2, 10, tzinfo=UTC).timestamp() * 1000)
@@ -76,6 +77,7 @@ class Desk:
         else:
             batch = decode_transactions(records, HOUR_US)
             result = apply_transactions(self.state, batch)
+            batch = with_currencies(batch, result)
         self.state = rebuild(result.state)
         legs = legs_of(result.state, result.postings)
         values = outcome_values(batch, result.outcomes, result.postings, legs, 0)
@@ -125,6 +127,32 @@ def test_a_hold_expires_at_the_first_tick_from_its_time_on(desk: Desk) -> None:
         "cause": {"topic": "clock", "partition": 0, "offset": 5},
     }
     assert desk.tick(5000) == []  # once
+
+
+def test_a_wallet_is_reset_and_closed_when_its_holds_have_expired() -> None:
+    desk = Desk()
+
+    def of_wallet(identity: str, kind: str, **fields: Any) -> tuple[str, str | None]:
+        ((_, status, code, *_),) = desk.event(identity, kind, "1", "COMPLETED", wallet_id="p", **fields)
+        return status, code
+
+    capital = {"wallet_type": "VIRTUAL", "configuration": {"initial_capital": "30"}}
+    assert of_wallet("o", "OPEN", **capital) == ("COMPLETED", None)
+    desk.hold("h", 1000, "30", wallet_id="p")
+    desk.hold("late", 9000, "0.5")  # in another wallet
+    assert desk.tick(999) == []
+    assert of_wallet("r1", "RESET") == ("FAILED", "NOT_ALLOWED")
+    assert of_wallet("c1", "CLOSE") == ("FAILED", "NOT_ALLOWED")
+    assert desk.tick(1000) == [("h", "CANCELLED", "EXPIRED", "30", "0", "2026-03-02T10:00:01.000000Z")]
+    assert desk.event("r1", "RESET", "1", "COMPLETED", wallet_id="p") == []  # a repeat: refused is final
+    assert of_wallet("r2", "RESET") == ("COMPLETED", None)
+    desk.event("w", "WITHDRAWAL", "30", "COMPLETED", wallet_id="p")
+    assert of_wallet("c2", "CLOSE") == ("COMPLETED", None)
+    # what a closed wallet refuses never expires
+    ((_, status, code, *_),) = desk.event("h2", "HOLD", "1", "PENDING", wallet_id="p", expires_at=at(2000))
+    assert (status, code) == ("FAILED", "WALLET_CLOSED")
+    assert desk.tick(3000) == []
+    assert [each[0] for each in desk.tick(9000)] == ["late"]
 
 
 def test_a_tick_at_the_very_time_will_do(desk: Desk) -> None:

@@ -107,7 +107,7 @@ OPTIONAL = {
     "risk_limits": ["active", *messages.LIMIT_FIELDS, "asset_limits"],
     "transactions": [
         "fee", "counterparty", "to_asset", "rate", "reverses", "expires_at", "external_id", "payment_method",
-        "description", "authorized_by", "metadata",
+        "description", "authorized_by", "metadata", "wallet_type", "currency", "configuration",
     ],
 }  # fmt: skip
 

@@ -26,6 +26,9 @@ from assetstream.streams.settings import Settings
 NOW_MS, HOUR = 1_800_000_000_000, 3_600_000_000
 
 
+PAPER = {"type": "OPEN", "asset": None, "amount": None, "wallet_type": "VIRTUAL"}
+
+
 def event(**fields: Any) -> dict[str, Any]:
     return {
         "transaction_id": "x",
@@ -83,6 +86,22 @@ def test_decimals_are_those_of_the_list_and_of_protocols() -> None:
         ({"type": "HOLD", "status": "CANCELLED", "amount": "0.001"}, None),
         ({"type": "WITHDRAWAL", "status": "FAILED", "amount": "0.001"}, None),
         ({"type": "REVERSAL", "reverses": "y", "amount": "0.001"}, None),
+        # of a wallet itself what it begins with, where its asset is said
+        ({"type": "OPEN", "amount": "0.001", "fee": "0.001"}, None),
+        ({"type": "OPEN", "asset": None, "amount": None, "currency": "USD"}, None),
+        ({"type": "CLOSE", "asset": None, "amount": None}, None),
+        ({**PAPER, "currency": "USD", "configuration": {"initial_capital": "100.01"}}, None),
+        (
+            {**PAPER, "currency": "USD", "configuration": {"initial_capital": "100.001"}},
+            "configuration.initial_capital: USD has 2 decimals, got 100.001",
+        ),
+        ({**PAPER, "configuration": {"initial_capital": "100.001"}}, None),
+        ({**PAPER, "configuration": {"allocation": {"ETH": "1e-18", "BTC": "1e-8"}}}, None),
+        (
+            {**PAPER, "type": "CONFIGURE", "configuration": {"allocation": {"BTC": "1e-9"}}},
+            "configuration.allocation.BTC: BTC has 8 decimals, got 1E-9",
+        ),
+        ({**PAPER, "status": "FAILED", "configuration": {"allocation": {"BTC": "1e-9"}}}, None),
         # before what is out of range
         ({"type": "HOLD", "amount": "0.001", "expires_at": "2031-01-01T00:00:00Z"}, "amount: USD has 2 decimals"),
         ({"amount": "0.0000000000000000001"}, "amount: USD has 2 decimals, got 1E-19"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 
@@ -9,6 +10,7 @@ import clickhouse_connect
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from assetstream.cli.audit import laws
 from assetstream.sinks import migrations
 from assetstream.sinks.migrations import Migration, SchemaEdited, SchemaMissing, SchemaTooNew, check, migrate
 from assetstream.sinks.schema import TABLES, VIEWS, VIEWS_AT
@@ -242,6 +244,71 @@ def test_what_is_asked_of_one_user_reads_no_other(client: Client, settings: Sett
     query = "EXPLAIN indexes = 1 SELECT sum(total_change) FROM {db}.balance_movements WHERE user_id = 'b'"
     plan = "\n".join(line for (line,) in ask(client, settings, query))
     assert "user_id in ['b', 'b']" in plan
+
+
+def test_wallets_are_what_their_own_events_made_of_them(client: Client, settings: Settings) -> None:
+    """One that nobody opened is REAL and in the base currency; what comes back opens a closed one again."""
+    outcomes = """
+        INSERT INTO {db}.transactions (user_id, wallet_id, type, asset, status, wallet_type, resets, occurred_at)
+        VALUES
+            ('u', 'paper', 'OPEN', 'EUR', 'PENDING', 'VIRTUAL', 0, '2026-03-01'),
+            ('u', 'paper', 'OPEN', 'EUR', 'COMPLETED', 'VIRTUAL', 0, '2026-03-02'),
+            ('u', 'paper', 'OPEN', 'EUR', 'FAILED', 'VIRTUAL', 0, '2026-03-03'),
+            ('u', 'paper', 'RESET', 'EUR', 'COMPLETED', 'VIRTUAL', 1, '2026-03-03'),
+            ('u', 'paper', 'RESET', 'EUR', 'PENDING', 'VIRTUAL', 1, '2026-03-04'),
+            ('u', 'paper', 'RESET', 'EUR', 'COMPLETED', 'VIRTUAL', 2, '2026-03-04'),
+            ('u', 'told', 'OPEN', 'EUR', 'PENDING', 'MARGIN', 0, '2026-03-01'),
+            ('u', 'gone', 'DEPOSIT', 'EUR', 'COMPLETED', NULL, NULL, '2026-03-01'),
+            ('u', 'gone', 'CLOSE', 'USD', 'FAILED', 'REAL', 0, '2026-03-02'),
+            ('u', 'gone', 'CLOSE', 'USD', 'COMPLETED', 'REAL', 0, '2026-03-03'),
+            ('u', 'back', 'CLOSE', 'USD', 'COMPLETED', 'REAL', 0, '2026-03-03'),
+            ('u', 'back', 'TRANSFER', 'USD', 'COMPLETED', 'REAL', 0, '2026-03-01')
+    """
+    expired = """
+        INSERT INTO {db}.transactions (user_id, wallet_id, type, asset, status, code, occurred_at)
+        VALUES ('u', 'gone', 'HOLD', 'EUR', 'CANCELLED', 'EXPIRED', '2026-02-01')
+    """
+    changes = """
+        INSERT INTO {db}.balance_changes (user_id, wallet_id, asset, occurred_at)
+        VALUES ('u', 'other', 'EUR', '2026-03-05')
+    """
+    for insert in (outcomes, expired, changes):
+        client.command(insert.replace("{db}", settings.clickhouse_database))
+    query = """
+        SELECT
+            wallet_id, wallet_type, currency, status, resets, toString(toDate(opened_at)), toString(toDate(closed_at))
+        FROM {db}.wallets ORDER BY wallet_id
+    """
+    assert ask(client, settings, query) == [
+        ("back", "REAL", "USD", "OPEN", 0, "2026-03-01", None),
+        ("gone", "REAL", "USD", "CLOSED", 0, "2026-03-01", "2026-03-03"),
+        ("other", "REAL", "USD", "OPEN", 0, "2026-03-05", None),
+        ("paper", "VIRTUAL", "EUR", "OPEN", 2, "2026-03-02", None),
+    ]
+
+
+def test_the_auditors_laws_of_wallets_find_what_breaks_them(client: Client, settings: Settings) -> None:
+    inserts = """
+        INSERT INTO {db}.transactions (user_id, wallet_id, type, asset, status, wallet_type, balance_total) VALUES
+            ('u', 'paper', 'OPEN', 'EUR', 'COMPLETED', 'VIRTUAL', 1),
+            ('u', 'gone', 'CLOSE', 'EUR', 'COMPLETED', 'REAL', 0),
+            ('u', 'stray', 'CLOSE', 'EUR', 'COMPLETED', 'REAL', 2), ('u', 'real', 'FEE', 'EUR', 'COMPLETED', NULL, 3);
+        INSERT INTO {db}.ledger_entries (account, source_offset) VALUES
+            ('wallet:u/paper', 1), ('virtual', 1), ('wallet:u/real', 2), ('fees', 2), ('wallet:u/paper', 3),
+            ('wallet:u/real', 4), ('virtual', 4), ('wallet:u/paper', 5), ('fees', 5), ('wallet:u/paper', 6),
+            ('wallet:u/real', 6), ('fees', 7), ('external:card', 7), ('virtual', 8), ('fees', 8)
+    """
+    for insert in inserts.split(";"):
+        client.command(insert.replace("{db}", settings.clickhouse_database))
+    names = ("ledger_entries", "wallets", "balances")
+
+    def asked(query: str) -> list[tuple]:
+        for name in names:
+            query = re.sub(rf"\b(FROM|JOIN) {name}\b", rf"\1 {settings.clickhouse_database}.{name}", query)
+        return ask(client, settings, query)
+
+    assert {offset for _, _, offset, _ in asked(laws._MIXED)} == {4, 5, 6, 8}
+    assert [row[:2] for row in asked(laws._CLOSED)] == [("u", "stray")]
 
 
 def test_open_alerts_are_those_whose_last_change_is_no_resolution(client: Client, settings: Settings) -> None:

@@ -14,6 +14,7 @@ from assetstream.models.records import records_of
 from assetstream.models.reference import Reference
 from assetstream.models.state import new_account_state, rebuild
 from assetstream.models.transfers import apply_transfers, messages_of
+from assetstream.models.wallet_events import with_currencies
 
 NOW_MS = 1_800_000_000_000
 HOUR_US = 3600 * 10**6
@@ -30,7 +31,7 @@ class Desk:
         self.offset = 0
         self.on_the_way: list[tuple[bytes, bytes]] = []
 
-    def event(self, user: str, identity: str, kind: str, amount: str, **fields: Any) -> list[Told]:
+    def event(self, user: str, identity: str, kind: str, amount: str | None, **fields: Any) -> list[Told]:
         """What is told of a wallet event: (user, id, status, code, available, postings)."""
         event = {
             "transaction_id": identity,
@@ -60,6 +61,7 @@ class Desk:
         if topic == "transactions":
             batch: Any = decode_transactions(records, HOUR_US)
             result = apply_transactions(self.states[user], batch)
+            batch = with_currencies(batch, result)
         else:
             batch = decode_transfers(records, HOUR_US)
             result = apply_transfers(self.states[user], batch)

@@ -300,9 +300,12 @@ class Pipeline:
     def _look_at_holds(self) -> bool:
         """Read what came of them since the last time; whether one has expired."""
         happened = False
-        for record in self.read("transactions", "asset_transactions", start=self._seen):
+        names = ("transactions", "asset_transactions")
+        for at, begin in self._begins(*names).items():  # what expired isn't missed
+            self._seen[at] = max(begin, self._seen.get(at, 0))
+        for record in self.read(*names, start=self._seen):
             self._seen[record.topic, record.partition] = record.offset + 1
-            with suppress(ValueError, TypeError, KeyError):
+            with suppress(ValueError, TypeError, KeyError, RecursionError):
                 key = record.json["user_id"], record.json["transaction_id"]
                 if record.topic == "asset_transactions":
                     self._told[key] = record.json["status"]
@@ -310,6 +313,16 @@ class Pipeline:
                 elif record.json["type"] == "HOLD" and record.json["expires_at"]:
                     self._expiring.setdefault(key, record.json["expires_at"])
         return happened
+
+    def _begins(self, *topics: str) -> dict[tuple[str, int], int]:
+        """The first offset that is kept of each partition."""
+        admin = AdminClient(self.settings.kafka())
+        admin.list_topics(timeout=10)
+        at = {
+            (t, p): TopicPartition(self.settings.topic(t), p) for t in topics for p in range(self.settings.partitions)
+        }
+        found = admin.list_offsets(dict.fromkeys(at.values(), OffsetSpec.earliest()))
+        return {key: found[tp].result().offset for key, tp in at.items()}
 
     def _waits(self) -> bool:
         """Whether a hold that was accepted is open although it expires soon, or should have."""

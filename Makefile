@@ -27,8 +27,8 @@ lock: venv ## choose dependencies' versions anew, within the ranges of pyproject
 	$(BIN)/uv pip compile pyproject.toml --group dev -c requirements.lock $(LOCK) -o requirements-dev.lock
 LOCK := --upgrade --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate --no-header --quiet
 
-test: lint types imports ## all of the checks below
-	$(BIN)/pytest
+test: lint types imports ## all of the checks below; two test files at a time, each with servers of its own
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: venv ## ruff: rules and format
 	$(BIN)/ruff check .

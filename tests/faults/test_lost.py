@@ -170,9 +170,8 @@ def test_offsets_set_by_hand(stack: EmbeddedStack, tmp_path: Path) -> None:
             (worker,) = running.start("one")
             count = sum(map(len, untaken))
             wait_until(lambda w=worker, n=count: taken(w) >= n, "what waited to be taken")
-            running.settle(sinks=False)  # what workers told one another on the way, too
             assert taken(worker) == count
-            running.feed()
+            running.feed(ledger=False)
             stop(running)
         running.start("one")
         process(running, later[3:])

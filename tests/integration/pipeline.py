@@ -301,9 +301,12 @@ class Pipeline:
     def _look_at_holds(self) -> bool:
         """Read what came of them, and of trades, since the last time; whether one has expired, or settled later."""
         happened = False
-        for record in self.read("transactions", *TOLD, start=self._seen):
+        names = ("transactions", *TOLD)
+        for at, begin in self._begins(*names).items():  # what expired isn't missed
+            self._seen[at] = max(begin, self._seen.get(at, 0))
+        for record in self.read(*names, start=self._seen):
             self._seen[record.topic, record.partition] = record.offset + 1
-            with suppress(ValueError, TypeError, KeyError):
+            with suppress(ValueError, TypeError, KeyError, RecursionError):
                 if record.topic == "settlement_events":
                     key = record.json["user_id"], f"settlement {record.json['trade_id']}"
                     self._told[key] = record.json["status"]
@@ -317,6 +320,16 @@ class Pipeline:
                 elif record.json["type"] == "HOLD" and record.json["expires_at"]:
                     self._expiring.setdefault(key, record.json["expires_at"])
         return happened
+
+    def _begins(self, *topics: str) -> dict[tuple[str, int], int]:
+        """The first offset that is kept of each partition."""
+        admin = AdminClient(self.settings.kafka())
+        admin.list_topics(timeout=10)
+        at = {
+            (t, p): TopicPartition(self.settings.topic(t), p) for t in topics for p in range(self.settings.partitions)
+        }
+        found = admin.list_offsets(dict.fromkeys(at.values(), OffsetSpec.earliest()))
+        return {key: found[tp].result().offset for key, tp in at.items()}
 
     def _waits(self) -> bool:
         """Whether a hold that was accepted is open although it expires soon, or should have; and so for trades."""

@@ -495,7 +495,7 @@ def history() -> Reference:
         time = to_micros(parse_time(message[last[topic]])) // 1_000_000 * 1_000_000  # many at the same time
         message[last[topic]] = timestamp(time - random.choice((0, 0, 0, 0, random.randrange(3_600_000_000))))
         feed(topic, message)
-        if topic == "transactions":
+        if "asset" in message:  # it moves money
             to = {"user_id": random.choice(("u00000", "u00001", "u00002")), "wallet_id": "spot"}
             kept = ("user_id", "wallet_id", "asset", "occurred_at")
             event = {**{name: message[name] for name in kept}, "status": "COMPLETED", "amount": "3"}

@@ -239,7 +239,7 @@ def test_details_name_the_field(letters: list[tuple[Record, dict[str, Any]]]) ->
     assert "price" in detail(price(price="100000000000000000000"))
     assert "key" in detail(trade(key=b"bob", trade_id="k"))
     assert "currency" in detail(trade(trade_id="usd", currency="USD"))
-    assert "expires_at" in detail(event(transaction_id="u", type="HOLD", expires_at="2031-01-01T00:00:00Z"))
+    assert "expires_at" in detail(event(transaction_id="u", type="HOLD", expires_at="2300-01-01T00:00:00Z"))
     assert all(0 < len(letter["detail"]) < 2000 for _, letter in letters)
 
 

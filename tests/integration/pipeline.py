@@ -334,8 +334,10 @@ class Pipeline:
     def _waits(self) -> bool:
         """Whether a hold that was accepted is open although it expires soon, or should have; and so for trades."""
         soon = datetime.now(UTC) + timedelta(seconds=SOON_S)
-        waiting = (at for key, at in self._expiring.items() if self._told.get(key) in ("PENDING", "PROCESSING"))
-        return any(datetime.fromisoformat(at) <= soon for at in waiting)
+        self._expiring = {
+            key: at for key, at in self._expiring.items() if self._told.get(key) in (None, "PENDING", "PROCESSING")
+        }
+        return any(datetime.fromisoformat(at) <= soon for key, at in self._expiring.items() if key in self._told)
 
     def work_through(self, parts: Iterable[list[Message]]) -> None:
         """Publish, feed and settle phase after phase; between them rows may wait: sinks take a second to fill a batch.

@@ -23,7 +23,7 @@ from tests.integration.pipeline import (
     wait_until,
 )
 
-MESSAGES, USERS, SYMBOLS, SEED, BAD = 200_000, 40, 12, 20260302, 0.02
+MESSAGES, USERS, SYMBOLS, SEED, BAD = 80_000, 40, 12, 20260302, 0.02
 HOUR = 3_600_000_000
 
 

@@ -30,7 +30,7 @@ ORDER BY symbol
 _AMONG = "symbol IN (SELECT arrayJoin(splitByChar(',', {symbols:String})))"
 #: what the latest trade that says one says, whoever's it was
 TYPES = f"""
-SELECT symbol, argMax(asset_type, (executed_at, source_partition, source_offset)) AS asset_type
+SELECT symbol, argMax(asset_type, (executed_at, source_partition, source_offset)) AS kind
 FROM fills
 WHERE asset_type IS NOT NULL AND {_AMONG}
 GROUP BY symbol
@@ -112,7 +112,7 @@ def _holding(row: dict[str, Any], asset_type: str) -> Holding:
 
 def load_types(settings: Settings, symbols: Iterable[str]) -> dict[str, str]:
     """Asset type by symbol, of those of which a trade said it."""
-    return {row["symbol"]: row["asset_type"] for row in rows(settings, TYPES, symbols=",".join(symbols))}
+    return {row["symbol"]: row["kind"] for row in rows(settings, TYPES, symbols=",".join(symbols))}
 
 
 def load_marks(settings: Settings, symbols: Iterable[str]) -> dict[str, Mark]:

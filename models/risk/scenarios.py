@@ -10,9 +10,9 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
 from pydantic_core import PydanticCustomError
 
 from assetstream.models.decimals import DecimalError, from_units, is_decimal, to_units
@@ -81,7 +81,7 @@ class Scenario(BaseModel):
     all: PriceChange | None = None
     types: dict[AssetType, PriceChange] = {}
     symbols: dict[Symbol, PriceChange] = {}
-    currencies: dict[Symbol, PriceChange] = {}
+    currencies: dict[Symbol | Literal["*"], PriceChange] = {}
     factors: dict[Name, Change] = {}
 
     @property
@@ -102,7 +102,7 @@ class Scenarios(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     scenarios: dict[Name, Scenario] = {}
-    sensitivities: dict[Symbol, dict[Name, Annotated[int, Field(), BeforeValidator(_change)]]] = {}
+    sensitivities: dict[Symbol, dict[Name, Change]] = {}
 
 
 def _of(source: str, **changes: Any) -> Scenario:

@@ -39,7 +39,9 @@ risk = typer.Typer(
 
     Asks ClickHouse, which has what its sinks have inserted, and changes nothing. docs/risk.md has the formulas.""",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 SECOND = 1_000_000
 #: microseconds from one closing to the next

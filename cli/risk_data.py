@@ -60,14 +60,12 @@ FROM
     SELECT symbol, intDiv(toUnixTimestamp64Micro(as_of), {{width:Int64}}) AS period,
         argMax((price, bid, ask), (as_of, source_partition, source_offset)) AS last
     FROM prices
-    WHERE {_AMONG}
+    WHERE {_AMONG} AND as_of >= fromUnixTimestamp64Micro({{since:Int64}})
     GROUP BY symbol, period
 )
-ORDER BY symbol, period DESC
-LIMIT {{most:UInt32}} BY symbol
 """
-#: closings that are asked for, per return: not all positions are priced in every period
-SPARE = 4
+#: periods that are looked through for each return: exchanges are open 6.5 hours of 24, five days of seven
+SPARE = 6
 
 
 class NoPortfolio(RuntimeError):
@@ -125,9 +123,13 @@ def load_marks(settings: Settings, symbols: Iterable[str]) -> dict[str, Mark]:
 
 
 def load_closings(settings: Settings, account: Account, width: int, window: int) -> dict[str, dict[int, Closing]]:
-    """The last prices in periods of `width` microseconds, of all symbols that an account has marks of."""
+    """The last prices in periods of `width` microseconds, of all symbols that an account has marks of; as many periods
+    before its latest mark as are likely to have `window` returns.
+    """
     found: dict[str, dict[int, Closing]] = {}
-    given = {"symbols": ",".join(account.marks), "width": str(width), "most": str(SPARE * window + 1)}
+    latest = max((mark.as_of for mark in account.marks.values()), default=0)
+    since = max(latest - SPARE * (window + 1) * width, 0)
+    given = {"symbols": ",".join(account.marks), "width": str(width), "since": str(since)}
     for row in rows(settings, CLOSINGS, **given):
         spread = float("nan") if row["spread"] is None else float(row["spread"])
         found.setdefault(row["symbol"], {})[int(row["period"])] = Closing(float(row["price"]), spread)

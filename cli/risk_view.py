@@ -24,12 +24,12 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 def console() -> Console:
     """Where it is printed."""
-    return Console(width=None if sys.stdout.isatty() else UNBOUNDED, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else UNBOUNDED, highlight=False, markup=False, emoji=False)
 
 
 def page() -> Console:
     """What is written to a page: `save_html`."""
-    return Console(record=True, width=PAGE, file=io.StringIO(), highlight=False)
+    return Console(record=True, width=PAGE, file=io.StringIO(), highlight=False, markup=False, emoji=False)
 
 
 # ------------------------------------------------------------------------------------------------------- the commands
@@ -98,8 +98,8 @@ def _positions(found: Lines, told: Lines, out: Console) -> None:
         cells = [_shown(line[name]) for name in (*names, "liquidation_cost")]
         mark = cells[3] if line["mark_as_of"] else f"{cells[3]} (last fill)"
         table.add_row(*cells[:3], mark, *cells[4:], f"{line['weight']:.1%}", _bar(line["weight"], 1.0))
-    out.print(table)
-    sums = ("market_value", "gross_exposure", "total_pnl", "daily_pnl", "cash")
+    _put(table, out)
+    sums = ("market_value", "gross_exposure", "total_pnl", "daily_pnl", "cash", "equity", "leverage")
     out.print(", ".join(f"{name} {_shown(found[name])}" for name in sums if found[name] is not None))
 
 
@@ -114,18 +114,18 @@ def _risks(found: Lines, told: Lines, out: Console) -> None:
     if risk["not_quoted"]:
         out.print(f"never quoted, and in no liquidity cost: {', '.join(risk['not_quoted'])}", style="yellow")
     of = f"{told['horizon']} {told['every']}{'s' if told['horizon'] > 1 else ''}"
-    table = _table(
-        f"value at risk over {of}, of {risk['returns']} returns", "method", "confidence", "var", "cvar", "liquidity_var"
-    )
+    title = f"value at risk over {of}, of {risk['returns']} returns"
+    table = _table(title, "method", "confidence", "var", "cvar", "liquidity_var")
     for line in risk["risks"]:
         amounts = (f"{line[name]:,.2f}" for name in ("var", "cvar", "liquidity_var"))
         table.add_row(line["method"], f"{line['confidence']}%", *amounts)
-    out.print(table)
+    _put(table, out)
     worst = risk["risks"][-1]
     _bars(
         f"what each contributes to CVaR {worst['confidence']}%, {worst['method']}",
         [(line["symbol"], line["cvar"]) for line in worst["contributions"]],
         out,
+        are_losses=True,
     )
 
 
@@ -145,7 +145,7 @@ def _scenario(line: Lines, out: Console) -> None:
         change = Decimal(each["change"])
         cells = [_shown(each[name]) for name in ("symbol", "price", "currency", "before", "after", "change")]
         table.add_row(*cells, _signed_bar(change, most))
-    out.print(table)
+    _put(table, out)
     out.print(f"in all {line['change']}, {line['relative']:+.2%} of gross exposure")
     if line["not_moved"]:
         out.print(f"it says nothing of {', '.join(line['not_moved'])}", style="yellow")
@@ -158,10 +158,12 @@ def _breaks(found: Lines, out: Console) -> None:
         cells = [_shown(line[name]) for name in names]
         if line["factor"] is None:
             table.add_row(*cells, "not by 100 times", "", "", "", style="green")
+        elif line["factor"] == "0":
+            table.add_row(*cells, "is broken now", "", cells[3], "", style="red")
         else:
             last = (_shown(line[name]) for name in ("value", "loss"))
             table.add_row(*cells, line["factor"], _changes(line["shocks"]), *last)
-    out.print(table)
+    _put(table, out)
 
 
 def _compared(told: Lines, out: Console) -> None:
@@ -173,7 +175,7 @@ def _compared(told: Lines, out: Console) -> None:
     for name, value in now.items():
         if name in then:
             table.add_row(name, *(f"{each:,.2f}" for each in (value, then[name], then[name] - value)))
-    out.print(table)
+    _put(table, out)
 
 
 def _figures(found: Lines) -> Iterable[tuple[str, Decimal]]:
@@ -187,11 +189,19 @@ def _figures(found: Lines) -> Iterable[tuple[str, Decimal]]:
 
 
 def _table(title: str, *columns: str) -> Table:
-    shown = Table(title=title or None, title_justify="left")
+    shown = Table(title=title or None)
     words = ("symbol", "asset_type", "mark_currency", "method", "limit", "subject", "scenario", "moves", "figure", "")
     for name in columns:
         shown.add_column(name, justify="left" if name in words else "right", overflow="fold")
     return shown
+
+
+def _put(table: Table, out: Console) -> None:
+    """Its title in a line of its own, as wide as it is."""
+    if table.title:
+        out.print(table.title, style="italic")
+    table.title = None
+    out.print(table)
 
 
 def _shown(value: Any) -> str:
@@ -206,15 +216,15 @@ def _changes(shocks: Lines) -> str:
 # ------------------------------------------------------------------------------------------------------------- plots
 
 
-def _bars(title: str, lines: list[tuple[str, Any]], out: Console) -> None:
-    """A bar for each amount, losses red."""
+def _bars(title: str, lines: list[tuple[str, Any]], out: Console, are_losses: bool = False) -> None:
+    """A bar for each amount; what is lost is red."""
     most = max((abs(value) for _, value in lines), default=0)
     table = Table.grid(padding=(0, 2))
     table.add_column()
     table.add_column(justify="right")
     table.add_column()
     for name, value in lines:
-        table.add_row(Text(name), f"{value:,.2f}", _signed_bar(value, most))
+        table.add_row(Text(name), f"{value:,.2f}", _signed_bar(-value if are_losses else value, most))
     out.print(title, style="italic")
     out.print(table)
 

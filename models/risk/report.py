@@ -13,7 +13,7 @@ from assetstream.models.reference_reading import ONE, times
 from assetstream.models.risk.account import Account
 from assetstream.models.risk.returns import Closings, Returns, TooFewPrices, covariance, returns_of
 from assetstream.models.risk.scenarios import Scenario, Sensitivities, percent
-from assetstream.models.risk.stress import Breaking, Stressed, reverse, scaled, stress, totals
+from assetstream.models.risk.stress import Breaking, Stressed, leverage, reverse, scaled, stress, totals
 from assetstream.models.risk.value_at_risk import (
     CONFIDENCES,
     Risk,
@@ -74,6 +74,8 @@ def positions(account: Account) -> Lines:
         "total_pnl": from_units(sums.total_pnl),
         "daily_pnl": _plain(sums.daily_pnl),
         "cash": _plain(account.cash),
+        "equity": _plain(sums.equity),
+        "leverage": _plain(leverage(sums)),
     }
 
 
@@ -137,15 +139,23 @@ def risk_line(risk: Risk, symbols: list[str], widened: np.ndarray) -> Lines:
         "liquidity_cost": cost,
         "liquidity_var": risk.var + cost,
         "contributions": [
-            {"symbol": symbol, "var": float(of_var), "cvar": float(of_cvar)}
-            for symbol, of_var, of_cvar in zip(symbols, risk.var_contributions, risk.cvar_contributions, strict=True)
+            {
+                "symbol": symbol,
+                "var": float(of_var),
+                "cvar": float(of_cvar),
+                "liquidity_cost": None if np.isnan(of_cost) else float(of_cost),
+            }
+            for symbol, of_var, of_cvar, of_cost in zip(
+                symbols, risk.var_contributions, risk.cvar_contributions, widened, strict=True
+            )
         ],
     }
 
 
 def histogram(losses: np.ndarray) -> Lines:
-    """How many losses lie between each two edges; the last are the extremes."""
-    counts, edges = np.histogram(losses, BINS)
+    """How many losses lie between each two edges; one in a thousand on either side counts into the outermost."""
+    lowest, highest = np.quantile(losses, (0.001, 0.999))
+    counts, edges = np.histogram(np.clip(losses, lowest, highest), BINS)
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 

@@ -19,7 +19,7 @@ LEAST = 20
 
 
 class TooFewPrices(ValueError):
-    """There are too few closings in common for a statistic; the text says how many, and which symbol has the fewest."""
+    """There are too few closings for a statistic; the text says how many, and of which symbol."""
 
 
 class Closing(NamedTuple):
@@ -53,15 +53,22 @@ class Returns(NamedTuple):
 def returns_of(account: Account, closings: Closings, window: int) -> Returns:
     """The last `window` returns between periods in which everything needed was priced. Raises TooFewPrices."""
     needed = {each.symbol: _legs(account, each) for each in account.open}
+    if not needed:
+        raise TooFewPrices("too few prices: no position is open and priced")
     counts = {
         symbol: min(len(closings.get(leg, ())) for leg, _ in legs) if legs else 0 for symbol, legs in needed.items()
     }
     symbols = [symbol for symbol, count in counts.items() if count > LEAST]
     if not symbols:
-        raise TooFewPrices(_too_few(max(counts.values(), default=0), "no position", counts))
+        most = max(counts, key=lambda symbol: counts[symbol])
+        raise TooFewPrices(f"too few prices: {LEAST + 1} closings are needed, {most} has the most: {counts[most]}")
     common = set.intersection(*(set(closings[leg]) for symbol in symbols for leg, _ in needed[symbol]))
     if len(common) <= LEAST:
-        raise TooFewPrices(_too_few(len(common), "positions together", {each: counts[each] for each in symbols}))
+        fewest = min(symbols, key=lambda symbol: counts[symbol])
+        raise TooFewPrices(
+            f"too few prices: {LEAST + 1} closings of all positions at once are needed, there are {len(common)}; "
+            f"{fewest} has the fewest: {counts[fewest]}"
+        )
     periods = sorted(common)[-window - 1 :]
     series = np.array([_series(closings, needed[symbol], periods) for symbol in symbols]).T
     spreads = np.array([[closings[symbol][each].spread for symbol in symbols] for each in periods[1:]])
@@ -74,12 +81,6 @@ def returns_of(account: Account, closings: Closings, window: int) -> Returns:
         spreads,
         [each for each in needed if each not in symbols],
     )
-
-
-def _too_few(count: int, whose: str, counts: Mapping[str, int]) -> str:
-    fewest = min(counts, key=lambda symbol: counts[symbol], default=None)
-    of = "" if fewest is None else f"; {fewest} has {counts[fewest]}"
-    return f"too few prices: {LEAST + 1} closings in common are needed, {whose} has {count}{of}"
 
 
 def _legs(account: Account, holding: Holding) -> list[tuple[str, bool]]:

@@ -118,6 +118,13 @@ def _totals(account: Account, values: Mapping[str, Value]) -> Totals:
     )
 
 
+def leverage(totals: Totals) -> int | None:
+    """Gross exposure / equity, units; None: equity isn't known, or isn't above 0."""
+    return (
+        divide(totals.gross_exposure * ONE, totals.equity) if totals.equity is not None and totals.equity > 0 else None
+    )
+
+
 # ------------------------------------------------------------------------------------------------------- reverse stress
 
 
@@ -148,8 +155,7 @@ def _daily(totals: Totals, values: Mapping[str, Value], limit: int) -> Measured:
 def _leverage(totals: Totals, values: Mapping[str, Value], limit: int) -> Measured:
     if totals.equity is None:
         raise LimitError("max_leverage: equity is market value and cash: say how much cash there is with --cash")
-    value = divide(totals.gross_exposure * ONE, totals.equity) if totals.equity > 0 else None
-    return Measured(value, totals.gross_exposure * ONE - limit * totals.equity)
+    return Measured(leverage(totals), totals.gross_exposure * ONE - limit * totals.equity)
 
 
 #: the limits of `risk_limits` that are looked at, as the stream judges them; max_leverage as gross exposure / equity

@@ -179,7 +179,7 @@ def test_value_at_risk_adds_up_and_names_what_it_leaves_out() -> None:
 def test_too_few_prices_are_one_clear_line() -> None:
     result = run("report", "carol", "main")
     assert result.exit_code == 0
-    line = "value at risk: too few prices: 21 closings in common are needed, no position has 0; NEW has 0"
+    line = "value at risk: too few prices: 21 closings are needed, NEW has the most: 0"
     assert line in result.stdout.splitlines()
     result = run("simulate", "carol", "main")
     assert (result.exit_code, result.stderr) == (1, line.removeprefix("value at risk: ") + "\n")

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from assetstream.cli import risk_view
-from assetstream.cli.risk_data import load_account, load_closings, load_types
-from assetstream.models.decimals import DecimalError, to_units
+from assetstream.cli.risk_data import Limit, load_account, load_closings, load_limits, load_types
+from assetstream.models.decimals import DecimalError, from_units, to_units
 from assetstream.models.risk import report as reports
 from assetstream.models.risk.account import Account, Trade, TradeError, read_trade, with_trades
 from assetstream.models.risk.monte_carlo import Model
@@ -31,7 +31,6 @@ from assetstream.models.risk.scenarios import (
     read_scenarios,
 )
 from assetstream.models.risk.stress import MEASURES, POSITION
-from assetstream.models.risk.value_at_risk import liquidity
 from assetstream.streams.settings import Settings, load
 
 risk = typer.Typer(
@@ -84,6 +83,10 @@ Page = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 
 
+class NoLimits(RuntimeError):
+    """No limit is known that could break; the text says what to do."""
+
+
 class Unwritable(RuntimeError):
     """The page can't be written; the text says why."""
 
@@ -106,12 +109,12 @@ def report(
     html: Page = None,
     as_json: AsJson = False,
 ) -> None:
-    """Positions, value at risk with what each contributes, and every scenario; with limits also what breaks them.
+    """Positions, value at risk with what each contributes, every scenario, and what breaks the limits that are known.
 
     Amounts are exact, VaR and CVaR are statistics. A position that is unpriced, or has too few prices, is named.
     """
-    settings, own = load(), _own(file)
-    limits = _limits(limit)
+    given, own, settings = _limits(limit), _own(file), load()
+    limits = given or load_limits(settings, user, portfolio)
     terms = Terms(window, horizon, decay)
 
     def figures(account: Account) -> Lines:
@@ -125,11 +128,11 @@ def report(
             ],
         }
         if limits:
-            found["breaks"] = reports.reverse_lines(_reversed(own, None, None), account, limits, own.sensitivities)
+            found["breaks"] = _breaks(account, limits, _reversed(own, None, None), own)
         return found
 
     told = _told(settings, user, portfolio, what_if, cash, figures)
-    told |= {"every": every, "window": window, "horizon": horizon, "decay": decay}
+    told |= {"limits": _limit_lines(limits), "every": every, "window": window, "horizon": horizon, "decay": decay}
     _show(told, risk_view.report, html, as_json)
 
 
@@ -174,19 +177,21 @@ def reverse(
 ) -> None:
     """How much of a scenario, or of a move of the whole market, breaks a limit.
 
-    Limits: max_total_loss, max_daily_loss, max_portfolio_value, max_position_size, max_leverage (which needs --cash).
-    The factor is the smallest one, to 0.000001, and verified: one step less doesn't break the limit. At most 100.
+    Limits: max_total_loss, max_daily_loss, max_portfolio_value, max_position_size, max_leverage (which needs --cash);
+    without --limit those that the portfolio's latest alerts told. The factor is the smallest one, to 0.000001, and
+    verified: one step less doesn't break the limit. At most 100.
     """
-    own, limits = _own(file), _limits(limit)
-    if not limits:
-        raise typer.BadParameter("say which, such as --limit max_total_loss=10000", param_hint="--limit")
+    given, own, settings = _limits(limit), _own(file), load()
+    limits = given or load_limits(settings, user, portfolio)
     scenarios = _reversed(own, scenario, shock)
 
     def figures(account: Account) -> Lines:
-        lines = reports.reverse_lines(scenarios, account, limits, own.sensitivities)
-        return {**reports.positions(account), "breaks": lines}
+        return {**reports.positions(account), "breaks": _breaks(account, limits, scenarios, own)}
 
-    _show(_told(load(), user, portfolio, what_if, cash, figures), risk_view.reverse, html, as_json)
+    told = _told(settings, user, portfolio, what_if, cash, figures)
+    if not limits:
+        raise NoLimits(f"no alert has told a limit of {user}/{portfolio}: say which, as --limit max_total_loss=10000")
+    _show({**told, "limits": _limit_lines(limits)}, risk_view.reverse, html, as_json)
 
 
 @risk.command()
@@ -209,7 +214,7 @@ def simulate(
 
     normal and t have the covariance of past returns, bootstrap draws past days themselves. All of it are statistics.
     """
-    settings = load()
+    settings, terms = load(), Terms(window, horizon, decay)
 
     def figures(account: Account) -> Lines:
         found = returns_of(account, load_closings(settings, account, WIDTHS[every], window), window)
@@ -218,24 +223,7 @@ def simulate(
         with Progress(console=Console(stderr=True), transient=True, disable=as_json) as progress:
             task = progress.add_task("drawing paths", total=paths)
             drawn = draw(model, paths, seed, lambda done: progress.update(task, completed=done))
-        lines = [
-            {
-                "method": distribution,
-                **reports.risk_line(each, found.symbols, liquidity(found.values, found.spreads, each.confidence)),
-            }
-            for each in drawn.risks
-        ]
-        return {
-            **reports.positions(account),
-            "value_at_risk": {
-                "too_few": None,
-                "returns": len(found.returns),
-                "not_priced": found.not_priced,
-                "not_quoted": reports.not_quoted(found),
-                "risks": lines,
-            },
-            "histogram": reports.histogram(drawn.losses),
-        }
+        return {**reports.positions(account), **reports.simulated(found, drawn, distribution, terms)}
 
     told = _told(settings, user, portfolio, what_if, None, figures)
     told |= {"every": every, "window": window, "horizon": horizon, "decay": decay}
@@ -292,17 +280,28 @@ def _amount(text: str, option: str) -> int:
         raise typer.BadParameter(f"{text!r}: {error}", param_hint=option) from error
 
 
-def _limits(given: list[str] | None) -> dict[str, int]:
+def _limits(given: list[str] | None) -> dict[str, Limit]:
+    """Those that are given."""
     found = {}
     for each in given or ():
         name, _, amount = each.partition("=")
         if name not in (*MEASURES, POSITION):
             known = ", ".join((*MEASURES, POSITION))
             raise typer.BadParameter(f"{each!r}: write one of {known} as NAME=AMOUNT", param_hint="--limit")
-        found[name] = _amount(amount, "--limit")
-        if found[name] <= 0:
+        found[name] = Limit(_amount(amount, "--limit"))
+        if found[name].most <= 0:
             raise typer.BadParameter(f"{each!r}: must be above 0", param_hint="--limit")
     return found
+
+
+def _limit_lines(limits: dict[str, Limit]) -> list[Lines]:
+    return [{"limit": name, "most": from_units(each.most), "alert_id": each.alert_id} for name, each in limits.items()]
+
+
+def _breaks(account: Account, limits: dict[str, Limit], scenarios: dict[str, Scenario], own: Scenarios) -> list[Lines]:
+    return reports.reverse_lines(
+        scenarios, account, {name: each.most for name, each in limits.items()}, own.sensitivities
+    )
 
 
 def _own(file: Path | None) -> Scenarios:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import permutations
-from typing import Any
+from typing import Any, NamedTuple
 
 from assetstream.cli.history import rows, units
 from assetstream.models.reference import Book
@@ -51,6 +51,24 @@ SELECT total_pnl - daily_pnl AS baseline
 FROM portfolios
 WHERE user_id = {user:String} AND portfolio_id = {portfolio:String}
 """
+#: what the latest alert of each rule says of its limit: null, there is none (any more)
+LIMITS = """
+SELECT told.1 AS alert_id, type, told.2 AS most
+FROM
+(
+    SELECT type, argMax((alert_id, limit_value), toUInt64(extract(alert_id, '[0-9]+$'))) AS told
+    FROM risk_alerts
+    WHERE user_id = {user:String} AND portfolio_id = {portfolio:String} AND type IN ('EXPOSURE_LIMIT', 'LOSS_LIMIT')
+    GROUP BY type, replaceRegexpOne(alert_id, '[0-9]+$', '')
+)
+WHERE most IS NOT NULL
+"""
+#: by type and subject of an alert, the limit that it is about
+NAMES = {
+    ("LOSS_LIMIT", "total"): "max_total_loss",
+    ("LOSS_LIMIT", "daily"): "max_daily_loss",
+    ("EXPOSURE_LIMIT", "-"): "max_portfolio_value",
+}
 CLOSINGS = f"""
 SELECT symbol, period, toFloat64(last.1) AS price,
     if(last.2 >= 0 AND last.3 >= last.2 AND last.3 > 0,
@@ -66,6 +84,13 @@ FROM
 """
 #: periods that are looked through for each return: exchanges are open 6.5 hours of 24, five days of seven
 SPARE = 6
+
+
+class Limit(NamedTuple):
+    """A limit in units, and the alert that told it; None: it was given."""
+
+    most: int
+    alert_id: str | None = None
 
 
 class NoPortfolio(RuntimeError):
@@ -120,6 +145,16 @@ def load_marks(settings: Settings, symbols: Iterable[str]) -> dict[str, Mark]:
         bid, ask = (None if row[side] is None else units(row[side]) for side in ("bid", "ask"))
         found[row["symbol"]] = Mark(units(row["price"]), row["currency"], bid, ask, int(row["as_of"]))
     return found
+
+
+def load_limits(settings: Settings, user: str, portfolio: str) -> dict[str, Limit]:
+    """The limits that the latest alerts of a portfolio told. One that no alert was about isn't in ClickHouse."""
+    found = {}
+    for row in rows(settings, LIMITS, user=user, portfolio=portfolio):
+        name = NAMES.get((row["type"], row["alert_id"].split("/")[-2]))
+        if name is not None:
+            found[name] = Limit(units(row["most"]), row["alert_id"])
+    return {name: found[name] for name in NAMES.values() if name in found}
 
 
 def load_closings(settings: Settings, account: Account, width: int, window: int) -> dict[str, dict[int, Closing]]:

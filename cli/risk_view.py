@@ -42,7 +42,7 @@ def report(told: Lines, out: Console) -> None:
         _risks(found, told, out)
         _stress_summary(found, out)
         if "breaks" in found:
-            _breaks(found, out)
+            _breaks(found, told, out)
     _compared(told, out)
 
 
@@ -57,7 +57,7 @@ def stress(told: Lines, out: Console) -> None:
 def reverse(told: Lines, out: Console) -> None:
     """What breaks limits."""
     for found in _each(told, out):
-        _breaks(found, out)
+        _breaks(found, told, out)
 
 
 def simulation(told: Lines, out: Console) -> None:
@@ -115,6 +115,8 @@ def _risks(found: Lines, told: Lines, out: Console) -> None:
         out.print(f"never quoted, and in no liquidity cost: {', '.join(risk['not_quoted'])}", style="yellow")
     of = f"{told['horizon']} {told['every']}{'s' if told['horizon'] > 1 else ''}"
     title = f"value at risk over {of}, of {risk['returns']} returns"
+    if risk["fewest"]:
+        title += f" ({risk['fewest']} has the fewest prices)"
     table = _table(title, "method", "confidence", "var", "cvar", "liquidity_var")
     for line in risk["risks"]:
         amounts = (f"{line[name]:,.2f}" for name in ("var", "cvar", "liquidity_var"))
@@ -151,7 +153,10 @@ def _scenario(line: Lines, out: Console) -> None:
         out.print(f"it says nothing of {', '.join(line['not_moved'])}", style="yellow")
 
 
-def _breaks(found: Lines, out: Console) -> None:
+def _breaks(found: Lines, told: Lines, out: Console) -> None:
+    alerts = [f"{line['limit']} ({line['alert_id']})" for line in told["limits"] if line["alert_id"] is not None]
+    if alerts:
+        out.print(f"limits as alerts told them last: {', '.join(alerts)}", style="yellow")
     names = ("limit", "subject", "most", "now", "scenario")
     table = _table("what breaks a limit", *names, "factor", "moves", "value", "loss")
     for line in found["breaks"]:

@@ -11,6 +11,7 @@ from assetstream.models.decimals import from_units
 from assetstream.models.messages import from_micros, time_text
 from assetstream.models.reference_reading import ONE, times
 from assetstream.models.risk.account import Account
+from assetstream.models.risk.monte_carlo import Simulated
 from assetstream.models.risk.returns import Closings, Returns, TooFewPrices, covariance, returns_of
 from assetstream.models.risk.scenarios import Scenario, Sensitivities, percent
 from assetstream.models.risk.stress import Breaking, Stressed, leverage, reverse, scaled, stress, totals
@@ -100,26 +101,44 @@ def value_at_risk(account: Account, closings: Closings, terms: Terms) -> Lines:
     try:
         found = returns_of(account, closings, terms.window)
     except TooFewPrices as error:
-        return {"too_few": str(error), "returns": 0, "not_priced": [each.symbol for each in account.open], "risks": []}
-    sigma = covariance(found.returns, terms.decay)
-    risks = []
-    for confidence in CONFIDENCES:
-        widened = liquidity(found.values, found.spreads, confidence)
+        left_out = {"not_priced": [each.symbol for each in account.open], "not_quoted": []}
+        return {"too_few": str(error), "returns": 0, "fewest": None, **left_out, "volatility": None, "risks": []}
+    sigma, count = covariance(found.returns, terms.decay), len(found.returns)
+    risks = [
+        (method, risk)
+        for confidence in CONFIDENCES
         for method, risk in (
             ("parametric", parametric(found.values, sigma, confidence, terms.horizon)),
             ("historical", historical(found.values, found.returns, confidence, terms.horizon)),
-        ):
-            if risk is not None:
-                risks.append({"method": method, **risk_line(risk, found.symbols, widened)})
-    missing = [confidence for confidence in CONFIDENCES if len(found.returns) < least(confidence)]
-    too_few = [f"historical at {each}% needs {least(each)} returns, there are {len(found.returns)}" for each in missing]
+        )
+        if risk is not None
+    ]
+    missing = [each for each in CONFIDENCES if count < least(each)]
+    too_few = [f"historical at {each}% needs {least(each)} returns, there are {count}" for each in missing]
+    return {"too_few": "; ".join(too_few) or None, **risk_lines(found, terms, risks)}
+
+
+def simulated(found: Returns, drawn: Simulated, method: str, terms: Terms) -> Lines:
+    """VaR and CVaR of simulated losses, and how these are distributed."""
+    risks = risk_lines(found, terms, [(method, each) for each in drawn.risks])
+    return {"value_at_risk": {"too_few": None, **risks}, "histogram": histogram(drawn.losses)}
+
+
+def risk_lines(found: Returns, terms: Terms, risks: list[tuple[str, Risk]]) -> Lines:
+    """Risks by method, of which returns they are, and who isn't in them."""
     return {
-        "too_few": "; ".join(too_few) or None,
         "returns": len(found.returns),
+        "fewest": found.fewest if len(found.returns) < terms.window else None,
         "not_priced": found.not_priced,
         "not_quoted": not_quoted(found),
         "volatility": volatility(found.values, found.returns, terms.decay),
-        "risks": risks,
+        "risks": [
+            {
+                "method": method,
+                **risk_line(risk, found.symbols, liquidity(found.values, found.spreads, risk.confidence)),
+            }
+            for method, risk in risks
+        ],
     }
 
 

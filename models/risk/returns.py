@@ -40,6 +40,7 @@ class Returns(NamedTuple):
     values      market values of the k positions now, in base currency, float64[k], signed
     spreads     relative spreads in the same periods, float64[n, k]; nan: not quoted
     not_priced  symbols of open positions that have too few closings
+    fewest      the symbol with the fewest: it may be why there aren't more returns
     """
 
     symbols: list[str]
@@ -48,6 +49,7 @@ class Returns(NamedTuple):
     values: np.ndarray
     spreads: np.ndarray
     not_priced: list[str]
+    fewest: str
 
 
 def returns_of(account: Account, closings: Closings, window: int) -> Returns:
@@ -63,8 +65,8 @@ def returns_of(account: Account, closings: Closings, window: int) -> Returns:
         most = max(counts, key=lambda symbol: counts[symbol])
         raise TooFewPrices(f"too few prices: {LEAST + 1} closings are needed, {most} has the most: {counts[most]}")
     common = set.intersection(*(set(closings[leg]) for symbol in symbols for leg, _ in needed[symbol]))
+    fewest = min(symbols, key=lambda symbol: counts[symbol])
     if len(common) <= LEAST:
-        fewest = min(symbols, key=lambda symbol: counts[symbol])
         raise TooFewPrices(
             f"too few prices: {LEAST + 1} closings of all positions at once are needed, there are {len(common)}; "
             f"{fewest} has the fewest: {counts[fewest]}"
@@ -80,6 +82,7 @@ def returns_of(account: Account, closings: Closings, window: int) -> Returns:
         np.array([values[each] for each in symbols]),
         spreads,
         [each for each in needed if each not in symbols],
+        fewest,
     )
 
 

@@ -59,6 +59,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         insert(client, "prices", *prices())
         update = {"user_id": "alice", "portfolio_id": "main", "total_pnl": "554", "daily_pnl": "54", "sequence": 1}
         insert(client, "portfolio_updates", update)
+        insert(client, "risk_alerts", *alerts())
         yield client
         client.close()
     server.stop()
@@ -103,6 +104,22 @@ def prices() -> Iterator[dict[str, Any]]:
 
 def _day(back: int, hour: str) -> str:
     return f"{date(2026, 3, 2) - timedelta(days=back)} {hour}:00:00"
+
+
+def alerts() -> Iterator[dict[str, Any]]:
+    """Of bob, whose ACME is worth 100, and has earned 20."""
+    for subject, number, limit in (
+        ("EXPOSURE_LIMIT/-", 9, "80"),
+        ("EXPOSURE_LIMIT/-", 10, "125"),
+        ("LOSS_LIMIT/total", 1, "30"),
+        ("LOSS_LIMIT/weekly", 1, "31"),
+        ("LOSS_LIMIT/daily", 1, "32"),
+        ("LOSS_LIMIT/daily", 2, None),
+        ("POSITION_LIMIT/ACME", 1, "33"),
+    ):
+        alert_id = f"bob/main/{subject}/{number}"
+        known = {"user_id": "bob", "portfolio_id": "main", "type": subject.split("/")[0]}
+        yield {**known, "alert_id": alert_id, "limit_value": limit}
 
 
 def insert(client: Client, table: str, *rows: dict[str, Any]) -> None:
@@ -251,6 +268,23 @@ def test_what_breaks_limits() -> None:
     assert ["max_total_loss", "-", "500", "-664", "crypto-half", "not by 100 times", "", "", ""] in rows
 
 
+def test_limits_are_those_that_the_latest_alerts_told() -> None:
+    found = told("reverse", "bob", "main", "--scenario", "market-falls", "--scenario", "market-rises")
+    limits = [tuple(line.values()) for line in found["limits"]]
+    assert limits == [
+        ("max_total_loss", "30", "bob/main/LOSS_LIMIT/total/1"),
+        ("max_portfolio_value", "125", "bob/main/EXPOSURE_LIMIT/-/10"),
+    ]
+    breaks = {(line["limit"], line["scenario"]): line["factor"] for line in found["now"]["breaks"]}
+    assert breaks["max_total_loss", "market-falls"] == "0.500001"
+    assert breaks["max_portfolio_value", "market-rises"] == "0.250001"
+    assert "max_portfolio_value (bob/main/EXPOSURE_LIMIT/-/10)" in run("report", "bob", "main").stdout
+    given = told("reverse", "bob", "main", "--limit", "max_portfolio_value=99")
+    assert given["limits"] == [{"limit": "max_portfolio_value", "most": "99", "alert_id": None}]
+    assert {line["factor"] for line in given["now"]["breaks"]} == {"0"}
+    assert "is broken now" in run("reverse", "bob", "main", "--limit", "max_portfolio_value=99").stdout
+
+
 # -- simulations -------------------------------------------------------------------------------------------------------
 
 
@@ -299,7 +333,6 @@ def test_the_same_with_a_trade() -> None:
         (("stress", "alice", "main", "--what-if", "BUY 1 SAP @ 1 USD"), "held in EUR"),
         (("stress", "alice", "main", "--scenario", "nope"), "is none of"),
         (("stress", "alice", "main", "--shock", "BTC"), "is no shock"),
-        (("reverse", "alice", "main"), "say which"),
         (("reverse", "alice", "main", "--limit", "max_fun=1"), "write one of"),
         (("reverse", "alice", "main", "--limit", "max_total_loss=0"), "above 0"),
         (("reverse", "alice", "main", "--limit", "max_total_loss=x"), "not an exact decimal"),
@@ -316,6 +349,7 @@ def test_wrong_use_is_told_and_exits_with_2(options: tuple[str, ...], word: str)
     [
         (("report", "nobody", "main"), "nobody/main has no fills in ClickHouse"),
         (("reverse", "alice", "main", "--limit", "max_leverage=2"), "max_leverage: equity is market value and cash"),
+        (("reverse", "alice", "main"), "no alert has told a limit of alice/main"),
         (("reverse", "bob", "main", "--limit", "max_daily_loss=2"), "max_daily_loss: ClickHouse has no update"),
         (("stress", "alice", "main", "--file", "no.toml"), "no.toml: can't be read"),
     ],

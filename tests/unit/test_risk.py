@@ -403,10 +403,10 @@ def test_returns_are_in_base_currency_and_of_days_when_all_was_priced() -> None:
 
 
 def test_too_few_prices_are_told_in_one_line() -> None:
-    with pytest.raises(TooFewPrices, match="^too few prices: 21 closings are needed, BTC has the most: 5$"):
+    with pytest.raises(TooFewPrices, match=r"^too few prices: 21 closings are needed, BTC has the most: 5$"):
         returns_of(ACCOUNT, {"BTC": closings(*[1.0] * 5)}, 250)
     apart = {"BTC": closings(*[1.0] * 30), "ACME": closings(*[1.0] * 30, start=900)}
-    with pytest.raises(TooFewPrices, match="at once are needed, there are 0; ACME has the fewest: 30$"):
+    with pytest.raises(TooFewPrices, match=r"at once are needed, there are 0; ACME has the fewest: 30$"):
         returns_of(ACCOUNT, apart, 250)
 
 

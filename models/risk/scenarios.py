@@ -57,7 +57,7 @@ def _change(value: Any) -> int:
     try:
         return change(value)
     except ScenarioError as error:
-        raise PydanticCustomError("change", str(error).replace("{", "(")) from error  # type: ignore[arg-type]
+        raise PydanticCustomError("change", str(error)) from error  # type: ignore[arg-type]
 
 
 def _price_change(value: Any) -> int:

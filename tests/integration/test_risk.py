@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from datetime import date, timedelta
 from decimal import Decimal
@@ -219,6 +220,21 @@ def test_a_report_is_readable_and_a_page(tmp_path: Path) -> None:
     assert "market-falls" in page.read_text()
     away = run("report", "alice", "main", "--html", str(tmp_path / "no" / "page.html"))
     assert (away.exit_code, "can't be written" in away.stderr) == (1, True)
+
+
+def test_every_key_is_documented() -> None:
+    def keys(value: Any) -> Iterator[str]:
+        if isinstance(value, dict):
+            for name, each in value.items():
+                yield name
+                yield from () if name == "shocks" else keys(each)
+        elif isinstance(value, list):
+            for each in value:
+                yield from keys(each)
+
+    documented = set(re.findall(r"\w+", (Path(__file__).parents[2] / "docs" / "risk.md").read_text()))
+    asked = told("report", "alice", "main", "--limit", "max_total_loss=1"), told("simulate", "alice", "main")
+    assert {name for each in asked for name in keys(each)} <= documented
 
 
 # -- stress and its reverse --------------------------------------------------------------------------------------------

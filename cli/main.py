@@ -15,7 +15,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from assetstream.cli.errors import told
 
-#: command → the module in assetstream.cli that has a function of the command's name (- as _), and what help says
+#: command → the module in assetstream.cli that has a function of the command's name (- as _), or a Typer of commands of
+#: its own, and what help says
 COMMANDS = {
     "demo": ("demo", "See all of it run: stack, worker, simulated market, a live view."),
     "up": ("stack", "Start Apache Kafka and ClickHouse in the background."),
@@ -29,6 +30,7 @@ COMMANDS = {
     "balance": ("balance", "Say what a user's wallets hold, or held at some time."),
     "holdings": ("holdings", "Say what positions a user has, or had at some time."),
     "gains": ("gains", "Say what a user realised, lot by lot: FIFO, LIFO, HIFO or average cost."),
+    "risk": ("risk", "Look ahead: risk report, stress tests, what breaks a limit, simulated losses."),
     "statement": ("statement", "A user's period: opening, everything that moved, closing, and that it adds up."),
     "trial-balance": ("trial_balance", "Add up all postings: each asset must come to zero."),
     "reconcile": ("reconcile", "Hold a broker's statement against us, and print the breaks."),
@@ -54,8 +56,12 @@ class _Command(TyperCommand):
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         name = str(self.name)
         module = import_module(f"assetstream.cli.{COMMANDS[name][0]}")
+        found = getattr(module, name.replace("-", "_"))
         single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        single.command(name)(getattr(module, name.replace("-", "_")))
+        if isinstance(found, typer.Typer):
+            single = found
+        else:
+            single.command(name)(found)
         return typer.main.get_command(single).make_context(info_name, args, parent=parent, **extra)
 
 

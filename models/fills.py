@@ -11,7 +11,6 @@ from assetstream.models.int128 import (
     at,
     divide,
     get,
-    in_range,
     inline,
     is_negative,
     kernel,
@@ -224,7 +223,7 @@ def _trades(strings, book, ids, settling, batch, verdict, fills, alerts, found, 
         quantity, price, fee = at(batch.quantity, m), at(batch.price, m), at(batch.fee, m)
         sells = batch.side[m] != 0
         notional, good = multiply(quantity, price)
-        if not (good and in_range(notional - fee if sells else notional + fee)):
+        if not good:
             verdict[m] = _OUT_OF_RANGE
             continue
         if batch.key_ok[m] == 0:
@@ -252,7 +251,7 @@ def _trades(strings, book, ids, settling, batch, verdict, fills, alerts, found, 
         size = asset_size(batch, m)
         same, waits = is_same(batch, m, size), settling.settles_at[m] > time
         moved = exchange(ledger, cash, asset, same, sells, quantity, notional, fee, waits)
-        if not (good and moved.good):
+        if not good:
             verdict[m] = _OUT_OF_RANGE
             continue
         if seen >= 0:
@@ -265,10 +264,11 @@ def _trades(strings, book, ids, settling, batch, verdict, fills, alerts, found, 
         # accepted
         remember(ids, id_lo, id_hi, body)
         source = Source(time, np.uint8(_TOPIC), batch.partition, batch.offset[m])
-        if i < 0 or cash < 0 or asset < 0:
+        if i < 0 or (moved.good and (cash < 0 or asset < 0)):
             user = intern(strings, text, starts[_USER, m], sizes[_USER, m])
-            name = intern(strings, text, starts[_WALLET, m], sizes[_WALLET, m])
             currency = intern(strings, text, starts[_CURRENCY, m], sizes[_CURRENCY, m])
+        if moved.good and (cash < 0 or asset < 0):
+            name = intern(strings, text, starts[_WALLET, m], sizes[_WALLET, m])
             wallet = wallet_of_user(ledger, user, name)
             cash = enter_balance(ledger, wallet, currency)
             asset = enter_balance(ledger, wallet, intern(strings, text, starts[_SYMBOL, m], np.int32(size)))

@@ -199,7 +199,7 @@ class Market:
             yield self._quote(instrument)
         for account in self.accounts:
             if account.portfolio == "main":
-                yield self._transaction(account, "DEPOSIT", 10_000_000 + self.below(90_000_000), "USD")
+                yield self._transaction(account, "DEPOSIT", 200_000_000 + self.below(90_000_000), "USD")
 
     def below(self, n: int) -> int:
         """A whole number from 0 to n − 1."""

@@ -353,7 +353,7 @@ class Reference:
         notional = times(m["quantity"], m["price"])
         settles_at = self.settles_at(m, source)
         effect = self.ledger.exchange(m, notional, settles_at)
-        if effect.overflows or any(abs(amount) >= BOUND for amount in (*after, after.average_price or 0)):
+        if any(abs(amount) >= BOUND for amount in (*after, after.average_price or 0)):
             raise Rejected("out_of_range", "quantity: a resulting amount of 10^20 or more")
         if seen is not None:
             raise Rejected("conflict", "trade_id: seen before with another body")

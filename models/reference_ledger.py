@@ -484,7 +484,11 @@ class Ledger:
     # ---------------------------------------------------------------------------------------------- trades
 
     def exchange(self, m: dict[str, Any], notional: int, settles_at: int) -> Effect:
-        """What a trade does to its wallet: never refused for want of funds."""
+        """What a trade does to its wallet: never refused for want of funds.
+
+        Reading: one that would bring a balance to 10^20, or move as much of cash, moves nothing; its settlement has
+        failed.
+        """
         wallet, sells, fee = (m["user_id"], m["wallet_id"]), m["side"] == "SELL", m["fee"]
         currency, asset, quantity = m["currency"], asset_of(m["symbol"], m["currency"]), m["quantity"]
         broker = "settlement:" + ("unspecified" if m["broker"] is None else m["broker"])
@@ -501,6 +505,8 @@ class Ledger:
         locked_cash, locked_asset = notional if sells and waits else 0, quantity if waits and not sells else 0
         self._change(effect, (*wallet, currency), cash - locked_cash, locked_cash)
         self._change(effect, (*wallet, asset), goods[0].amount - locked_asset, locked_asset)
+        if abs(cash) >= BOUND:
+            effect.overflows = True
         return effect
 
     def _change(self, effect: Effect, key: Key, available: int, locked: int) -> None:
@@ -516,13 +522,9 @@ class Ledger:
 
         Reading: it is a fact, so a closed wallet is open again.
         """
-        key = m["user_id"], m["wallet_id"]
-        wallet = self.wallets.setdefault(key, self._wallet(key))
-        wallet.status = "OPEN"
-        wallet.assets += [asset for _, _, asset in effect.balances if (*key, asset) not in self.balances]
-        self.balances.update(effect.balances)
         asset, at = asset_of(m["symbol"], m["currency"]), timestamp(m["executed_at"])
-        waits = settles_at > m["executed_at"]
+        waits = settles_at > m["executed_at"] and not effect.overflows
+        status = "FAILED" if effect.overflows else "PENDING" if waits else "SETTLED"
         event = {
             "settlement_id": f"{m['user_id']}/{m['trade_id']}",
             **{name: m[name] for name in ("trade_id", "user_id", "portfolio_id", "wallet_id", "broker", "symbol")},
@@ -532,22 +534,30 @@ class Ledger:
             "currency": m["currency"],
             "amount": plain(notional),
             "fee": plain(m["fee"]),
-            "status": "PENDING" if waits else "SETTLED",
+            "status": status,
             "settles_at": timestamp(settles_at if waits else m["executed_at"]),
             "occurred_at": at,
             **self._entry(source),
         }
         self.settlements.append(event)
+        if effect.overflows:
+            self.settled_postings.append((event, []))
+            return
+        key = m["user_id"], m["wallet_id"]
+        wallet = self.wallets.setdefault(key, self._wallet(key))
+        wallet.status = "OPEN"
+        wallet.assets += [asset for _, _, asset in effect.balances if (*key, asset) not in self.balances]
+        self.balances.update(effect.balances)
         if waits:
             sells = m["side"] == "SELL"
-            key = (m["user_id"], m["wallet_id"], m["currency"] if sells else asset)
+            locked = (*key, m["currency"] if sells else asset)
             memory = self._memory(source.partition)
             memory.put_down += 1
-            waiting = Settling(settles_at, key, notional if sells else m["quantity"], event)
+            waiting = Settling(settles_at, locked, notional if sells else m["quantity"], event)
             memory.settling[m["user_id"], memory.put_down] = waiting
         self.settled_postings.append((event, [posting.published() for posting in effect.postings]))
-        for key in effect.balances:
-            self._note_change(key, event["settlement_id"], at, source)
+        for changed in effect.balances:
+            self._note_change(changed, event["settlement_id"], at, source)
 
     def tick(self, timestamp_ms: int, source: Source) -> str:
         """The clock of a partition says what time it is: open holds that expire by then do."""

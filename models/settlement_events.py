@@ -30,7 +30,7 @@ _USER, _WALLET, _CURRENCY, _ASSET, _BROKER = (
 )
 #: where these are in a trade's texts, which have the order id between them
 _OF_TRADE = (0, 1, 2, 3, 4, 5, 4, 7)
-_SELL = Side.SELL.code
+_SELL, _FAILED = Side.SELL.code, SettlementStatus.FAILED.code
 _SLASH = np.uint8(ord("/"))
 _OF_WALLET, _FEES, _SETTLEMENT = (np.uint8(Account[name]) for name in ("WALLET", "FEES", "SETTLEMENT"))
 _NAMES = texts("wallet:", "fees", "settlement:", "unspecified", "virtual")
@@ -145,12 +145,14 @@ def settlements_of(batch: TradeBatch, fills: np.ndarray, told: np.ndarray) -> Se
 
 
 @kernel
-def _post(quantity, amount, fee, side, written):  # type: ignore[no-untyped-def]
-    """The legs of each trade; what leaves the wallet comes first. `balance` of a leg is the place of its asset in TEXT.
+def _post(quantity, amount, fee, side, status, written):  # type: ignore[no-untyped-def]
+    """The legs of each trade, none of one that failed; what leaves the wallet comes first. `balance` of a leg is the place of its asset in TEXT.
 
     written: a Written, of which postings are filled.
     """
     for i in range(len(side)):
+        if status[i] == _FAILED:
+            continue
         entry, gives, fees = np.int64(0), at(amount, i), at(fee, i)
         if side[i] == _SELL:
             entry = post(written, i, entry, _OF_WALLET, _ASSET, -1, -at(quantity, i))
@@ -169,7 +171,7 @@ def _post(quantity, amount, fee, side, written):  # type: ignore[no-untyped-def]
 def postings_of(batch: SettlementBatch) -> np.ndarray:
     """POSTING rows of trades; `message` counts in `batch`, `balance` is the place of the leg's asset in TEXT."""
     written = room_for(len(batch.side), LEGS)
-    _post(batch.quantity, batch.amount, batch.fee, batch.side, written)
+    _post(batch.quantity, batch.amount, batch.fee, batch.side, batch.status, written)
     return written.postings[: written.counts[1]]
 
 

@@ -31,7 +31,7 @@ from assetstream.models.wallets import (
     wallet_of,
 )
 
-_PENDING, _SETTLED = (np.uint8(SettlementStatus[name].code) for name in ("PENDING", "SETTLED"))
+_PENDING, _SETTLED, _FAILED = (np.uint8(SettlementStatus[name].code) for name in ("PENDING", "SETTLED", "FAILED"))
 _BUY = np.uint8(Side.BUY.code)
 _SLASH = np.uint8(ord("/"))
 #: places of a trade's texts in its batch
@@ -121,16 +121,14 @@ def _fits(available, locked):  # type: ignore[no-untyped-def]
 
 @kernel
 def exchange(ledger, cash, asset, same, sells, quantity, notional, fee, waits):  # type: ignore[no-untyped-def]
-    """What balance rows `cash` and `asset` (−1: not opened yet) hold after a trade, an Exchange.
-
-    What leaves or arrives of cash, fee and all, is in range.
-    """
+    """What balance rows `cash` and `asset` (−1: not opened yet) hold after a trade, an Exchange."""
     available, locked = holds(ledger, cash)
+    good = in_range(notional - fee if sells else notional + fee)
     if sells and waits:
         available, locked = available - fee, locked + notional
     else:
         available = available + (notional - fee if sells else -(notional + fee))
-    good = _fits(available, locked)
+    good = good and _fits(available, locked)
     if same:
         there, there_locked = available, locked
     else:
@@ -187,8 +185,18 @@ def settle(ledger, i, event, written):  # type: ignore[no-untyped-def]
 
 @kernel
 def book_trade(settling, batch, m, cash, asset, after, portfolio, symbol, notional, size, waits):  # type: ignore[no-untyped-def]
-    """Write what accepted trade m moved: both balances, what is told of them, and what settles later."""
+    """Write what accepted trade m moved: both balances, what is told of them, and what settles later.
+
+    What would bring a balance out of range moves nothing: the trade is a fact, its settlement has failed.
+    """
     ledger, written = settling.ledger, settling.written
+    told = settling.told[settling.counts[0]]
+    settling.counts[0] += 1
+    told.message, told.asset_size, told.journal = np.int32(m), np.int32(size), next_entry(ledger)
+    told.status, told.settles_at = _SETTLED, batch.executed_at[m]
+    if not after.good:
+        told.status = _FAILED
+        return
     if cash != asset:
         set_balance(ledger, cash, after.cash, after.cash_locked)
         tell_change(ledger, written, m, cash)
@@ -197,10 +205,6 @@ def book_trade(settling, batch, m, cash, asset, after, portfolio, symbol, notion
     wallet = wallet_of(ledger, cash)
     open_wallet(ledger, wallet)
     reopen_wallet(ledger, wallet)  # a trade is a fact in a closed one, too
-    told = settling.told[settling.counts[0]]
-    settling.counts[0] += 1
-    told.message, told.asset_size, told.journal = np.int32(m), np.int32(size), next_entry(ledger)
-    told.status, told.settles_at = _SETTLED, batch.executed_at[m]
     told.is_virtual = np.uint8(is_virtual(ledger, wallet))
     if waits:
         _open(settling, batch, m, cash, asset, portfolio, symbol, notional)

@@ -107,7 +107,7 @@ def test_trades() -> None:
     assert batch.side.tolist() == [1, 0]
     assert batch.asset_type.tolist() == [255, 3]
     dtypes = [column.dtype.str for column in batch if isinstance(column, np.ndarray)]
-    assert dtypes == ["|u1", "|u1", "|u1", "<i8", "<i4", "<u8", "<u8", "<u8", "<i8", "|u1", "|u1", "<u8", "<u8"]
+    assert dtypes == ["|u1", "|u1", "|u1", "<i8", "<i4", "<u8", "<u8", "<u8", "<i8", "|u1", "|u1"] + ["<u8"] * 3
 
 
 def test_ids_and_bodies_are_hashes_of_their_canonical_bytes() -> None:

@@ -49,7 +49,7 @@ def test_the_messages_do_not_change_between_machines_and_versions() -> None:
     """Change the digest when you mean to change the market: recorded runs depend on it."""
     assert (
         digest(list(islice(market(20, 12, 7, bad=0.1), 5_000)))
-        == "4fc1cb8c9bf0dce5895a85f0a33a8ded7cc2d4b6007b22a2ff7d1387f336b6ce"
+        == "a472f0c104a924a313a654a4e7c9b7b116f4fac85bc4cf0aff9a922744c73e36"
     )
 
 

@@ -739,6 +739,7 @@ def test_wallets(desk: Desk) -> None:
             {"account": "external:card", "asset": "USD", "amount": "-100"},
         ],
         "occurred_at": "2026-03-02T12:00:00.000000Z",
+        "journal": 1,
         "cause": {"topic": "transactions", "partition": 3, "offset": 0},
     }
     assert desk.model.balances["u", "w", "USD"] == {"total": "0", "available": "0", "locked": "0"}
@@ -853,6 +854,7 @@ def test_what_an_outcome_and_a_balance_change_say(funded: Desk) -> None:
         "balance": {"total": "100", "available": "89.5", "locked": "10.5"},
         "postings": [],
         "occurred_at": "2026-03-02T12:00:00.000000Z",
+        "journal": 2,
         "cause": cause,
     }
     assert funded.model.balance_changes == []

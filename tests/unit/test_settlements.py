@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from assetstream.models.clock import apply_ticks
-from assetstream.models.decode import decode_trades
+from assetstream.models.decode import TradeBatch, decode_trades
 from assetstream.models.encode import encode_settlements
 from assetstream.models.fills import TradeResult, apply_trades
+from assetstream.models.messages import SettlementStatus
 from assetstream.models.records import records_of
+from assetstream.models.settlement_events import postings_of, settlements_of
 from assetstream.models.state import AccountState, new_account_state, text
 from tests.unit.test_fills import trade
 
@@ -20,11 +22,11 @@ UNIT = 10**18
 DAY_US = 86_400 * 10**6
 
 
-def book(*trades: dict[str, Any], days: int = 0, state: AccountState | None = None) -> TradeResult:
+def book(*trades: dict[str, Any], days: int = 0) -> tuple[TradeResult, TradeBatch]:
     records = records_of("trades", 0, [(b"ann", json.dumps(t).encode()) for t in trades], 0, NOW_MS)
     batch = decode_trades(records, 3600 * 10**6)
     settles = batch.executed_at + days * DAY_US
-    return apply_trades(state or new_account_state(b"USD", 100), batch, settles)
+    return apply_trades(new_account_state(b"USD", 100), batch, settles), batch
 
 
 def balances(state: AccountState) -> dict[str, tuple[str, str]]:
@@ -39,20 +41,20 @@ def balances(state: AccountState) -> dict[str, tuple[str, str]]:
 
 def test_the_known_case() -> None:
     """Of the issue, without its deposit of 1000: buy, then sell 10@100 with fee 1."""
-    result = book(trade(1, "BUY", "10", "100", fee="1"), trade(2, "SELL", "10", "100", fee="1"), days=3)
+    result, _ = book(trade(1, "BUY", "10", "100", fee="1"), trade(2, "SELL", "10", "100", fee="1"), days=3)
     assert result.verdict.tolist() == [0, 0]
     assert balances(result.state) == {"USD": ("-1002", "1000"), "ACME": ("-10", "10")}
 
 
 def test_what_settles_at_once_is_not_locked() -> None:
-    result = book(trade(1, "BUY", "10", "100", fee="1"), trade(2, "SELL", "4", "110", fee="-0.5"))
+    result, _ = book(trade(1, "BUY", "10", "100", fee="1"), trade(2, "SELL", "4", "110", fee="-0.5"))
     assert balances(result.state) == {"USD": ("-560.5", "0"), "ACME": ("6", "0")}
     assert result.settlements["status"].tolist() == [1, 1]
     assert result.state.settlements.count[0] == 0
 
 
 def test_a_pair_brings_its_first_half() -> None:
-    result = book(
+    result, _ = book(
         trade(1, "BUY", "10", "2", symbol="EUR/USD"),
         trade(2, "BUY", "3", "1", symbol="EUR/USD", currency="CHF", portfolio_id="other"),
         trade(3, "BUY", "1", "1", symbol="A/B/USD"),
@@ -69,21 +71,25 @@ def test_a_pair_brings_its_first_half() -> None:
 
 
 def test_money_for_itself() -> None:
-    result = book(trade(1, "BUY", "10", "1", symbol="USD"), trade(2, "SELL", "4", "2", symbol="USD"), days=1)
+    result, _ = book(trade(1, "BUY", "10", "1", symbol="USD"), trade(2, "SELL", "4", "2", symbol="USD"), days=1)
     assert balances(result.state) == {"USD": ("-14", "18")}
     assert len(result.changes) == 2
 
 
-def test_a_balance_in_range_or_no_trade() -> None:
+def test_a_trade_that_no_balance_can_take_is_a_fill_whose_settlement_failed() -> None:
     big = [trade(n, "BUY", "6e19", "1", symbol=f"S{n}") for n in range(2)]
-    result = book(*big)
-    assert result.verdict.tolist()[0] == 0
-    assert result.verdict.tolist()[1] != 0
-    assert balances(result.state) == {"USD": ("-6e+19", "0"), "S0": ("6e+19", "0")}
+    result, batch = book(*big, trade(2, "SELL", "1", "1", fee="-99999999999999999999", wallet_id="other"), days=1)
+    assert result.verdict.tolist() == [0, 0, 0]
+    assert len(result.fills) == 3
+    assert [list(SettlementStatus)[code] for code in result.settlements["status"]] == ["PENDING", "FAILED", "FAILED"]
+    assert balances(result.state) == {"USD": ("-6e+19", "0"), "S0": ("0", "6e+19")}
+    assert len(postings_of(settlements_of(batch, result.fills, result.settlements))) == 4
+    assert len(result.changes) == 2
+    assert result.state.settlements.count[0] == 1
 
 
 def test_what_waits_is_kept_and_unlocked_when_it_is_due() -> None:
-    result = book(trade(1, "SELL", "10", "100", fee="1", broker='M"üller'), trade(2, "BUY", "2", "5"), days=2)
+    result, _ = book(trade(1, "SELL", "10", "100", fee="1", broker='M"üller'), trade(2, "BUY", "2", "5"), days=2)
     state, due = result.state, 1_772_442_000_000 + 2 * DAY_US // 1000
     assert result.settlements["settles_at"].tolist() == [due * 1000] * 2
     assert result.settlements["status"].tolist() == [0, 0]

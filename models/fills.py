@@ -264,7 +264,7 @@ def _trades(strings, book, ids, settling, batch, verdict, fills, alerts, found, 
         # accepted
         remember(ids, id_lo, id_hi, body)
         source = Source(time, np.uint8(_TOPIC), batch.partition, batch.offset[m])
-        if i < 0 or (moved.good and (cash < 0 or asset < 0)):
+        if i < 0 or currency < 0 or (moved.good and (cash < 0 or asset < 0)):
             user = intern(strings, text, starts[_USER, m], sizes[_USER, m])
             currency = intern(strings, text, starts[_CURRENCY, m], sizes[_CURRENCY, m])
         if moved.good and (cash < 0 or asset < 0):

@@ -146,9 +146,9 @@ def settlements_of(batch: TradeBatch, fills: np.ndarray, told: np.ndarray) -> Se
 
 @kernel
 def _post(quantity, amount, fee, side, status, written):  # type: ignore[no-untyped-def]
-    """The legs of each trade, none of one that failed; what leaves the wallet comes first. `balance` of a leg is the place of its asset in TEXT.
+    """The legs of each trade, none of one that failed; what leaves the wallet comes first.
 
-    written: a Written, of which postings are filled.
+    `balance` of a leg is the place of its asset in TEXT. written: a Written, of which postings are filled.
     """
     for i in range(len(side)):
         if status[i] == _FAILED:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from assetstream.models.clock import apply_ticks
-from assetstream.models.decode import TradeBatch, decode_trades
+from assetstream.models.decode import TradeBatch, decode_limits, decode_trades
 from assetstream.models.encode import encode_settlements
 from assetstream.models.fills import TradeResult, apply_trades
+from assetstream.models.limits import apply_limits
 from assetstream.models.messages import SettlementStatus
 from assetstream.models.records import records_of
 from assetstream.models.settlement_events import postings_of, settlements_of
@@ -22,11 +23,11 @@ UNIT = 10**18
 DAY_US = 86_400 * 10**6
 
 
-def book(*trades: dict[str, Any], days: int = 0) -> tuple[TradeResult, TradeBatch]:
+def book(*trades: dict[str, Any], days: int = 0, state: AccountState | None = None) -> tuple[TradeResult, TradeBatch]:
     records = records_of("trades", 0, [(b"ann", json.dumps(t).encode()) for t in trades], 0, NOW_MS)
     batch = decode_trades(records, 3600 * 10**6)
     settles = batch.executed_at + days * DAY_US
-    return apply_trades(new_account_state(b"USD", 100), batch, settles), batch
+    return apply_trades(state or new_account_state(b"USD", 100), batch, settles), batch
 
 
 def balances(state: AccountState) -> dict[str, tuple[str, str]]:
@@ -86,6 +87,18 @@ def test_a_trade_that_no_balance_can_take_is_a_fill_whose_settlement_failed() ->
     assert len(postings_of(settlements_of(batch, result.fills, result.settlements))) == 4
     assert len(result.changes) == 2
     assert result.state.settlements.count[0] == 1
+
+
+def test_the_first_trade_of_a_position_that_limits_opened_may_fail_to_settle() -> None:
+    """What it is in isn't known by then, but has to be: the position is in it for ever."""
+    limit = {"user_id": "ann", "portfolio_id": "main", "version": 1, "asset_limits": {"ACME": "5"}}
+    limit["updated_at"] = "2026-03-02T09:00:00Z"
+    limits = decode_limits(records_of("risk_limits", 0, [(b"ann", json.dumps(limit).encode())], 0, NOW_MS), 0)
+    state = apply_limits(new_account_state(b"USD", 100), limits).state
+    result, _ = book(trade(1, "BUY", "9e19", "1", fee="5e19", currency="XYZ"), state=state)
+    assert [list(SettlementStatus)[code] for code in result.settlements["status"]] == ["FAILED"]
+    assert text(result.state, int(result.state.positions.rows[0]["currency"])) == "XYZ"
+    assert balances(result.state) == {}
 
 
 def test_what_waits_is_kept_and_unlocked_when_it_is_due() -> None:

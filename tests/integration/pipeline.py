@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import pytest
 from clickhouse_connect.driver.client import Client
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import OffsetSpec
 from prometheus_client.parser import text_string_to_metric_families
 
 from assetstream.cli.init import init_all
@@ -35,6 +35,7 @@ from assetstream.models.market import Message
 from assetstream.models.reference import NO_QUOTE, SEVERITIES, Reference, Rejected, level_of, read
 from assetstream.sinks.clickhouse import connect
 from assetstream.streams import processes
+from assetstream.streams.admin import Admin
 from assetstream.streams.settings import PREFIX, Settings
 
 #: deadlines are for tests that would hang, not for slow machines
@@ -316,13 +317,9 @@ class Pipeline:
 
     def _begins(self, *topics: str) -> dict[tuple[str, int], int]:
         """The first offset that is kept of each partition."""
-        admin = AdminClient(self.settings.kafka())
-        admin.list_topics(timeout=10)
-        at = {
-            (t, p): TopicPartition(self.settings.topic(t), p) for t in topics for p in range(self.settings.partitions)
-        }
-        found = admin.list_offsets(dict.fromkeys(at.values(), OffsetSpec.earliest()))
-        return {key: found[tp].result().offset for key, tp in at.items()}
+        places = {(self.settings.topic(t), p): (t, p) for t in topics for p in range(self.settings.partitions)}
+        found = Admin(self.settings).offsets(list(places), OffsetSpec.earliest())
+        return {places[place]: offset for place, offset in found.items()}
 
     def _waits(self) -> bool:
         """Whether a hold that was accepted is open although it expires soon, or should have."""
@@ -406,18 +403,11 @@ class Pipeline:
     def read(self, *topics: str, start: dict[tuple[str, int], int] | None = None) -> list[Record]:
         """All that read_committed consumers can read of `topics` now, by partition in offset order."""
         prefix = self.settings.topic_prefix
-        tps = [TopicPartition(self.settings.topic(t), p) for t in topics for p in range(self.settings.partitions)]
-        admin = AdminClient(self.settings.kafka())
-        admin.list_topics(timeout=10)  # connect first: else it asks again only 3 s later, now and then
-        stable = {
-            (tp.topic, tp.partition): future.result().offset
-            for tp, future in admin.list_offsets(
-                dict.fromkeys(tps, OffsetSpec.latest()), isolation_level=IsolationLevel.READ_COMMITTED
-            ).items()
-        }
-        begins = {(tp.topic, tp.partition): (start or {}).get((tp.topic[len(prefix) :], tp.partition), 0) for tp in tps}
+        places = [(self.settings.topic(t), p) for t in topics for p in range(self.settings.partitions)]
+        stable = Admin(self.settings).offsets(places, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
+        begins = {(topic, p): (start or {}).get((topic[len(prefix) :], p), 0) for topic, p in places}
         left = {each for each, end in stable.items() if begins[each] < end}
-        found: dict[tuple[str, int], list[Record]] = {(tp.topic, tp.partition): [] for tp in tps}
+        found: dict[tuple[str, int], list[Record]] = {place: [] for place in places}
         consumer = Consumer(
             self.settings.kafka(
                 **{

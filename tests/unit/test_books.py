@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-import clickhouse_connect
 import pyarrow as pa
 import pytest
 from clickhouse_connect.driver.client import Client
@@ -44,13 +43,6 @@ class Engine:
 
     def close(self) -> None:
         """It goes on for the next one."""
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Client]:
-    client = clickhouse_connect.get_client(interface="chdb")
-    yield client
-    client.close()
 
 
 @pytest.fixture

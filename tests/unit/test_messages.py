@@ -31,12 +31,7 @@ from assetstream.models.verdicts import Verdict
 NOW_MS = 1_741_000_000_000  # 2025-03-03T11:06:40Z
 HOUR = 3_600_000_000
 TIME = "2025-03-03T11:06:40Z"
-MALFORMED, INVALID, UNSUPPORTED, OUT_OF_RANGE = (
-    Verdict.MALFORMED,
-    Verdict.INVALID,
-    Verdict.UNSUPPORTED,
-    Verdict.OUT_OF_RANGE,
-)
+MALFORMED, INVALID, OUT_OF_RANGE = Verdict.MALFORMED, Verdict.INVALID, Verdict.OUT_OF_RANGE
 
 TRADE = {
     "trade_id": "t1",

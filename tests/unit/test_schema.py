@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from decimal import Decimal
 
-import clickhouse_connect
 import pytest
 from clickhouse_connect.driver.client import Client
 
@@ -17,13 +16,6 @@ from assetstream.sinks.schema import TABLES, VIEWS, VIEWS_AT
 from assetstream.streams.settings import Settings
 
 D = Decimal
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Client]:
-    client = clickhouse_connect.get_client(interface="chdb")
-    yield client
-    client.close()
 
 
 @pytest.fixture

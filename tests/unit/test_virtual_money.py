@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import clickhouse_connect
 import pyarrow as pa
 import pytest
 from clickhouse_connect.driver.client import Client
@@ -54,14 +53,13 @@ EVENTS: tuple[dict[str, Any], ...] = (
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Client]:
-    client = clickhouse_connect.get_client(interface="chdb")
-    migrate(client, SETTINGS)
-    client.command(f"USE {DB}")
-    book(client)
-    yield client
-    client.command(f"DROP DATABASE {DB}")
-    client.close()
+def engine(engine: Client) -> Iterator[Client]:
+    """With all of it in its tables."""
+    migrate(engine, SETTINGS)
+    engine.command(f"USE {DB}")
+    book(engine)
+    yield engine
+    engine.command(f"DROP DATABASE {DB}")
 
 
 def book(client: Client) -> None:

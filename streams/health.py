@@ -8,13 +8,7 @@ from collections.abc import Callable
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-
-class PortTaken(RuntimeError):
-    """Another process listens on the port; `setting` names what to change."""
-
-    def __init__(self, host: str, port: int, setting: str) -> None:
-        self.host, self.port, self.setting = host, port, setting
-        super().__init__(f"port {port} on {host} is taken; choose another with {setting}")
+from assetstream.streams.processes import PortTaken
 
 
 class HealthServer:
@@ -37,7 +31,7 @@ class HealthServer:
         except OSError as error:
             await self.stop()
             if error.errno == errno.EADDRINUSE:
-                raise PortTaken(self.host, self.port, "--metrics-port") from error
+                raise PortTaken(self.port, f"metrics on {self.host}", "--metrics-port") from error
             raise
         self.port = self._runner.addresses[0][1]
 

@@ -231,9 +231,7 @@ class Worker:
                 await self._checkpointer.open()
                 return
             except (KafkaError, OSError) as error:
-                outages.try_again("Kafka opens no transaction", repr(error), pause)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 10)
+                pause = await outages.pause("Kafka opens no transaction", repr(error), pause)
 
     def _spawn(self, work: Any) -> None:
         """Run `work` beside; if it breaks, the worker stops."""
@@ -692,9 +690,8 @@ class Worker:
                 except Superseded:
                     return
                 except (KafkaException, KafkaError, BrokerAway, Unreadable) as error:
-                    pause = min(max(pause * 2, 0.2), 10)
-                    outages.try_again("restore interrupted", str(error.args[0] if error.args else repr(error)), pause)
-                    await asyncio.sleep(pause)
+                    why = str(error.args[0] if error.args else repr(error))
+                    pause = await outages.pause("restore interrupted", why, max(pause, 0.2))
             if self.epoch == epoch:
                 await self._make_ready(epoch, loaded, begins, ends, deeds)
                 log.info(

@@ -62,9 +62,7 @@ class KafkaCommits:
                     await self._transactions.abort()
                     if error_code(error) in FENCED:
                         raise Fenced(str(error)) from error
-                    outages.try_again("the sink can't commit", repr(error), pause)
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, 10)
+                    pause = await outages.pause("the sink can't commit", repr(error), pause)
 
     async def _commit(self, offsets: dict[tuple[str, int], tuple[int, str]]) -> None:
         if not self._transactions.is_open:
@@ -295,9 +293,7 @@ class Sink:
                 committed = await self._committed()
                 break
             except (KafkaException, KafkaError, OSError) as error:
-                outages.try_again("the sink can't read its positions", repr(error), pause)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 10)
+                pause = await outages.pause("the sink can't read its positions", repr(error), pause)
                 if self.epoch != epoch:
                     return
         try:

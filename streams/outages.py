@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 #: how often Kafka is asked whether it is there, and how long it may think about it
 LOOK_S, PATIENCE_S = 1.0, 5.0
+#: between two tries of what failed
+LONGEST_PAUSE_S = 10.0
 
 
 class Outage:
@@ -53,10 +55,15 @@ KAFKA = Outage("Kafka", metrics.BROKER_DOWN)
 CLICKHOUSE = Outage("ClickHouse", metrics.CLICKHOUSE_DOWN)
 
 
-def try_again(what: str, error: str, pause_s: float) -> None:
-    """Say that something failed on Kafka and is tried again after a pause; nothing while Kafka is known to be away."""
+async def pause(what: str, error: str, pause_s: float) -> float:
+    """Wait before something that failed on Kafka is tried again. -> the next pause, if it fails again.
+
+    Says so, but not while Kafka is known to be away.
+    """
     if not KAFKA.is_on:
         log.warning(f"{what}, trying again", error=error, pause_s=pause_s)
+    await asyncio.sleep(pause_s)
+    return min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 async def watch_kafka(settings: Settings) -> None:

@@ -14,7 +14,7 @@ from assetstream.streams.embedded_kafka import PROPERTIES, VERSION
 from assetstream.streams.settings import PREFIX, Settings
 
 DOCKER = Path(__file__).parents[2] / "docker"
-OURS = ("init", "worker", "market")
+OURS = ("init", "worker", "reconciler", "notary", "market")
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,9 @@ def compose() -> dict[str, Any]:
 
 def test_services_and_volumes(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    assert set(services) == {"kafka", "clickhouse", "init", "worker", "market", "prometheus"}
+    assert set(services) == {"kafka", "clickhouse", "prometheus", *OURS}
     for name, service in services.items():
-        named = [volume.split(":")[0] for volume in service.get("volumes", []) if not volume.startswith(".")]
+        named = [volume.split(":")[0] for volume in service.get("volumes", []) if volume[0] not in ".$"]
         assert set(named) <= set(compose["volumes"]), name
         for needed, how in service.get("depends_on", {}).items():
             condition = how["condition"]
@@ -38,7 +38,7 @@ def test_services_and_volumes(compose: dict[str, Any]) -> None:
 
 
 def test_what_runs_for_long_has_a_health_check(compose: dict[str, Any]) -> None:
-    for name in ("kafka", "clickhouse", "worker", "prometheus"):
+    for name in ("kafka", "clickhouse", "worker", "reconciler", "prometheus"):
         check = compose["services"][name]["healthcheck"]
         assert check["test"][0] == "CMD"
         assert set(check) <= {"test", "interval", "timeout", "retries", "start_period"}
@@ -49,11 +49,27 @@ def test_our_containers(compose: dict[str, Any]) -> None:
     for name in OURS:
         service = compose["services"][name]
         assert set(service["environment"]) <= known
-        assert service["command"][0] in COMMANDS or name == "market"
+        assert service["command"][0] == {"market": "simulate"}.get(name, name)
+        assert service["command"][0] in COMMANDS
         assert (DOCKER / service["build"]["context"] / service["build"]["dockerfile"]).resolve().is_file()
-    assert compose["services"]["market"]["command"][0] in COMMANDS
-    assert "container_name" not in compose["services"]["worker"]  # it could not be scaled
-    assert "ports" not in compose["services"]["worker"]
+    for name in ("worker", "reconciler"):
+        assert "container_name" not in compose["services"][name]  # it could not be scaled
+        assert "ports" not in compose["services"][name]
+
+
+def filled_in(text: str, variables: dict[str, str]) -> str:
+    """What Compose makes of `${NAME:-default}`."""
+    return re.sub(r"\$\{(\w+):-([^}]*)\}", lambda match: variables.get(match[1]) or match[2], text)
+
+
+def test_the_notary_has_a_key_if_whoever_starts_it_has_one(compose: dict[str, Any]) -> None:
+    notary, settings = compose["services"]["notary"], compose["services"]["worker"]["environment"]
+    assert notary["environment"] == {**settings, "ASSETSTREAM_AUDIT_KEY": None}  # null: as it is outside, or not at all
+    assert notary["profiles"] == ["audit"]
+    (mount,) = notary["volumes"]
+    source, target, how = filled_in(mount, {"ASSETSTREAM_AUDIT_KEY": "/keys/audit.pem"}).split(":")
+    assert (source, target, how) == ("/keys/audit.pem", "/keys/audit.pem", "ro")
+    assert filled_in(mount, {}) == "/dev/null:/run/no-key:ro"
 
 
 def test_settings_of_the_containers_hold_together(compose: dict[str, Any]) -> None:
@@ -69,9 +85,11 @@ def test_settings_of_the_containers_hold_together(compose: dict[str, Any]) -> No
     assert login["CLICKHOUSE_USER"] == settings.clickhouse_user
     assert login["CLICKHOUSE_PASSWORD"] == environment["ASSETSTREAM_CLICKHOUSE_PASSWORD"]
     scrape = yaml.safe_load((DOCKER / "prometheus.yml").read_text())["scrape_configs"][0]["dns_sd_configs"][0]
-    assert scrape["names"] == ["worker"]
+    assert scrape["names"] == ["worker", "reconciler"]
     assert scrape["port"] == settings.metrics_port
-    assert str(scrape["port"]) in services["worker"]["expose"]
+    for name in scrape["names"]:
+        assert str(scrape["port"]) in services[name]["expose"]
+        assert f":{scrape['port']}/healthz" in services[name]["healthcheck"]["test"][-1]
 
 
 def test_the_broker_is_set_as_the_embedded_one(compose: dict[str, Any]) -> None:

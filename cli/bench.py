@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from assetstream.cli.benchmarks import kernels, latency, memory, peers, profile, recovery, scaling, throughput
+from assetstream.cli.benchmarks import kernels, latency, memory, peers, profile, recovery, scaling, throughput, wallets
 from assetstream.cli.benchmarks.machine import in_a_line, machine
 from assetstream.cli.benchmarks.report import Table, write
 from assetstream.cli.stack import EmbeddedStack
@@ -68,7 +68,19 @@ QUICK = Sizes(
     kills=1,
 )
 
-PARTS = ("revaluation", "memory", "ledger", "profile", "throughput", "raw", "peers", "latency", "scaling", "recovery")
+PARTS = (
+    "revaluation",
+    "memory",
+    "ledger",
+    "profile",
+    "throughput",
+    "raw",
+    "peers",
+    "wallets",
+    "latency",
+    "scaling",
+    "recovery",
+)
 
 
 class Bench:
@@ -132,6 +144,10 @@ class Bench:
         ours = self.ours.rate
         results = peers.run_peers(self.backlog, self.sizes.faust_messages, self._kafka_streams, self._progress)
         return [peers.table(results, ours)]
+
+    def wallets(self) -> list[Table]:
+        """A backlog of wallet events by one worker, everything durable."""
+        return wallets.run(self.stack, self.sizes.wallet_events, self.sizes.warm_kafka, self._progress)
 
     def latency(self) -> list[Table]:
         """Produced to readable, at a steady load."""

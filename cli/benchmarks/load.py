@@ -70,6 +70,64 @@ def trade(i: int, user: int, symbol: int, tenths: int, cents: int) -> Pair:
     ).encode()
 
 
+class WalletEvents:
+    """The first `n` wallet events: iterate for (key, value). All are accepted, none is refused or rejected.
+
+    Users take turns, and each does these ten, again and again, with so many cents: a deposit of ten times as much, a
+    withdrawal PENDING, a transfer to the next user, a conversion, a hold PENDING, the withdrawal COMPLETED, a deposit
+    in EUR, the hold COMPLETED, a fee, and a withdrawal at once.
+    """
+
+    #: what its steps do to the total that is in wallets: times the cents of USD, and the fee that leaves, in cents
+    IN_USD = (10, 0, 0, -1, 0, -1, 0, 0, -1, -1), (0, 0, 35, 10, 0, 25, 0, 0, 0, 25)
+
+    def __init__(self, n: int, users: int = USERS, seed: int = 42) -> None:
+        self.n, self.users = n, users
+        number = np.arange(n)
+        self.step, self.user = number // users % 10, number % users
+        self.turn = number // users // 10
+        rounds = np.random.default_rng(seed).integers(100, 10_000, (n // users // 10 + 1, users))
+        self.cents = rounds[self.turn, self.user]
+
+    def __iter__(self) -> Iterator[Pair]:
+        columns = (each.tolist() for each in (self.user, self.turn, self.step, self.cents))
+        for i, (user, turn, step, cents) in enumerate(zip(*columns, strict=True)):
+            yield wallet_event(i, user, turn, step, cents, (user + 1) % self.users)
+
+    @property
+    def transfers(self) -> int:
+        """How many of them are transfers, which arrive as so many more outcomes."""
+        return int((self.step == 2).sum())
+
+    def held(self) -> tuple[Decimal, Decimal]:
+        """All that is in wallets after them and all transfers, (USD, EUR): what ClickHouse must add up to."""
+        times, fees = (np.array(each)[self.step] for each in self.IN_USD)
+        euros = (9 * self.cents * (self.step == 3)).sum() + (10 * self.cents * (self.step == 6)).sum()
+        return Decimal(int((times * self.cents - fees).sum())) / 100, Decimal(int(euros)) / 1000
+
+
+def wallet_event(i: int, user: int, turn: int, step: int, cents: int, other: int) -> Pair:
+    """What user `user` does at a step of the ten of a turn; its time is `moment(i)`."""
+    kind, status, name, more = (
+        ("DEPOSIT", "COMPLETED", "d", '"payment_method":"card"'),
+        ("WITHDRAWAL", "PENDING", "w", '"fee":"0.25","payment_method":"wire"'),
+        ("TRANSFER", "COMPLETED", "t", f'"fee":"0.35","counterparty":{{"user_id":"u{other}","wallet_id":"cash"}}'),
+        ("CONVERSION", "COMPLETED", "c", '"fee":"0.1","to_asset":"EUR","rate":"0.9"'),
+        ("HOLD", "PENDING", "h", '"expires_at":"2299-01-01T00:00:00Z"'),
+        ("WITHDRAWAL", "COMPLETED", "w", '"fee":"0.25","payment_method":"wire"'),
+        ("DEPOSIT", "COMPLETED", "e", '"payment_method":"sepa"'),
+        ("HOLD", "COMPLETED", "h", '"expires_at":"2299-01-01T00:00:00Z"'),
+        ("FEE", "COMPLETED", "f", '"description":"custody"'),
+        ("WITHDRAWAL", "COMPLETED", "o", '"fee":"0.25","payment_method":"card"'),
+    )[step]
+    amount = 10 * cents if step == 0 else cents
+    return b"u%d" % user, (
+        f'{{"transaction_id":"{name}{turn}","user_id":"u{user}","wallet_id":"cash","type":"{kind}","status":"{status}",'
+        f'"asset":"{"EUR" if step == 6 else "USD"}","amount":"{amount // 100}.{amount % 100:02}",{more},'
+        f'"occurred_at":"{moment(i)}"}}'
+    ).encode()
+
+
 def price(symbol: int, cents: int, us: int) -> Pair:
     """A price of a symbol as of `moment(us)`."""
     return b"S%d" % symbol, (

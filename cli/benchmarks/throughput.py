@@ -36,10 +36,10 @@ class Run:
     messages: int
     seconds: float
     clickhouse_seconds: float
-    alerts: int
-    updates: int
     cpu: dict[str, float]
     metrics: dict[tuple[str, str], float]
+    alerts: int = 0
+    updates: int = 0
 
     @property
     def rate(self) -> float:
@@ -81,14 +81,13 @@ def run_worker(backlog: Backlog, progress: Progress) -> Run:
     partition. Raises BenchError when ClickHouse does not hold each trade once and exactly.
     """
     here = backlog.installation
-    servers = {name: pid for name, pid in here.stack.status()["pids"].items() if pid}
+    usage = cpu_of(here.stack)
     with here.worker() as worker:
-        usage = _usage(worker, servers)
-        before = usage()
+        before = usage(worker)
         ended = here.when_committed(backlog.ends, progress=progress, check=lambda: worker.port)
-        after = usage()
+        after = usage(worker)
         progress("waiting for ClickHouse", 0, 0)
-        filled = _when_filled(here, backlog.trades.n)
+        filled = when_filled(here, "fills", backlog.trades.n)
         metrics = worker.metrics()
     _verify(here, backlog.trades)
     began = metrics["batch_size_records_created", "trades"]
@@ -96,27 +95,29 @@ def run_worker(backlog: Backlog, progress: Progress) -> Run:
         backlog.trades.n,
         ended - began,
         filled - began,
-        int(here.ask("SELECT count() FROM {db}.risk_alerts")),
-        int(here.ask("SELECT count() FROM {db}.portfolio_updates")),
         {name: after[name] - before[name] for name in after},
         metrics,
+        int(here.ask("SELECT count() FROM {db}.risk_alerts")),
+        int(here.ask("SELECT count() FROM {db}.portfolio_updates")),
     )
 
 
-def _usage(worker: WorkerProcess, servers: dict[str, int]) -> Callable[[], dict[str, float]]:
-    return lambda: {
+def cpu_of(stack: EmbeddedStack) -> Callable[[WorkerProcess], dict[str, float]]:
+    """Tells the CPU time of a worker and of the servers so far, seconds by name."""
+    servers = {name: pid for name, pid in stack.status()["pids"].items() if pid}
+    return lambda worker: {
         "worker": worker.cpu_seconds,
         **{name: cpu_seconds(pid) for name, pid in servers.items()},
     }
 
 
-def _when_filled(here: Installation, rows: int) -> float:
-    """When ClickHouse was seen to hold so many fills."""
+def when_filled(here: Installation, table: str, rows: int) -> float:
+    """When ClickHouse was seen to hold so many rows of a table, seconds since 1970. Raises BenchError."""
     deadline = time.monotonic() + CLICKHOUSE_PATIENCE_S
-    while (found := here.ask("SELECT count() FROM {db}.fills")) < rows:
+    while (found := here.ask(f"SELECT count() FROM {{db}}.{table}")) < rows:
         if time.monotonic() > deadline:
             raise BenchError(
-                f"ClickHouse holds {found:,} of {rows:,} fills {CLICKHOUSE_PATIENCE_S} s after their commit"
+                f"ClickHouse holds {found:,} of {rows:,} {table} {CLICKHOUSE_PATIENCE_S} s after their commit"
             )
         time.sleep(0.1)
     return time.time()
@@ -175,14 +176,14 @@ def table(run: Run, raw: float | None) -> list[Table]:
         ("share of what a bare consumer reads", share),
     ]
     title = "Backlog of trades: one worker, changelog, updates, alerts, analytics and sinks on"
-    return [Table("throughput", title, ("what", "value"), rows), _where_time_goes(run)]
+    return [Table("throughput", title, ("what", "value"), rows), where_time_goes(run, "throughput", "trades")]
 
 
-def _where_time_goes(run: Run) -> Table:
-    """µs a message, from the worker's own counters and the processes' CPU time."""
+def where_time_goes(run: Run, part: str, topic: str) -> Table:
+    """µs a message of an input topic, from the worker's own counters and the processes' CPU time."""
     micros = 1e6 / run.messages
     counters = {
-        "worker, in the kernel (wall)": run.metrics.get(("portfolio_calculation_duration_seconds_sum", "trades"), 0.0),
+        "worker, in the kernel (wall)": run.metrics.get(("portfolio_calculation_duration_seconds_sum", topic), 0.0),
         "worker, checkpoint transactions (wall, beside the next batches)": run.metrics.get(
             ("checkpoint_duration_seconds_sum", ""), 0.0
         ),
@@ -190,9 +191,9 @@ def _where_time_goes(run: Run) -> Table:
     }
     rows = [("wall", run.seconds * micros), *((name, seconds * micros) for name, seconds in counters.items())]
     checkpoints = run.metrics.get(("checkpoint_duration_seconds_count", ""), 0.0)
-    batches = run.metrics.get(("batch_size_records_count", "trades"), 1.0)
+    batches = run.metrics.get(("batch_size_records_count", topic), 1.0)
     note = f"{checkpoints:.0f} checkpoints; {run.messages / max(batches, 1):,.0f} messages a batch."
-    return Table("throughput", "The same run, µs a message", ("where", "µs"), rows, note)
+    return Table(part, "The same run, µs a message", ("where", "µs"), rows, note)
 
 
 def raw_table(messages: int, seconds: float) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -11,6 +12,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from assetstream.agents.partition import AccountPartition
+from assetstream.agents.transactions import take_transactions
+from assetstream.agents.transfers import take_transfers
+from assetstream.cli.audit.states import Account
 from assetstream.cli.benchmarks import core, kernels, latency, load
 from assetstream.cli.benchmarks.fill_peer import fill
 from assetstream.cli.benchmarks.profile import record_batch
@@ -21,6 +26,7 @@ from assetstream.models.fills import apply_trades
 from assetstream.models.messages import TransactionStatus, TransactionType
 from assetstream.models.records import records_of
 from assetstream.models.state import new_account_state
+from assetstream.models.transfers import messages_of
 from assetstream.models.verdicts import Verdict
 from assetstream.streams.embedded_kafka import silent
 from assetstream.streams.records import parse
@@ -93,6 +99,23 @@ def test_the_load_is_accepted_whole_and_adds_up() -> None:
     prices = decode_prices(records_of("p", 0, [load.price(3, 9_505, 1)], 0, core.APPENDED_MS), core.SKEW_US)
     assert (limits.verdict[0], limits.key_ok[0], prices.verdict[0], prices.key_ok[0]) == (0, 1, 0, 1)
     assert limits.has_limit.sum() == len(load.LIMITS)
+
+
+def test_the_wallet_events_are_accepted_whole_and_add_up() -> None:
+    """Also in the middle of a turn; what transfers bring to their receivers comes after all else here."""
+    events = load.WalletEvents(33 * 20 + 7, users=33)
+    partition = AccountPartition(0, Settings(_env_file=None, partitions=1))
+    take_transactions(partition, records_of("transactions", 0, list(events), 0, core.APPENDED_MS))
+    ((batch, result),) = partition.work.booked
+    steps = messages_of(result.state, batch, result.sent)
+    assert len(steps) == events.transfers == 2 * 33
+    take_transfers(partition, records_of("transfers", 0, steps, 0, core.APPENDED_MS))
+    assert {tuple(verdict) for _, verdict in partition.work.verdicts} == {(0,) * events.n, (0,) * events.transfers}
+    assert not any(result.outcomes["code"].any() for _, result in partition.work.booked)
+    held: Counter[str] = Counter()
+    for (_, _, asset), (available, locked) in Account(partition.store.state).balances().items():
+        held[asset] += available + locked
+    assert (held["USD"], held["EUR"]) == tuple(amount * 10**18 for amount in events.held())
 
 
 def test_moments_are_in_one_day_and_read_back() -> None:

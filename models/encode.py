@@ -34,14 +34,14 @@ class Names(NamedTuple):
     len: np.ndarray
 
 
-def _texts(*texts: str) -> tuple[np.ndarray, ...]:
+def texts(*texts: str) -> tuple[np.ndarray, ...]:
     """Constants that kernels copy from."""
     return tuple(np.frombuffer(text.encode(), np.uint8) for text in texts)
 
 
-_TRUE_FALSE = _texts("false", "true")
+_TRUE_FALSE = texts("false", "true")
 
-_UPDATE = _texts(
+_UPDATE = texts(
     '{"user_id":"',
     '","portfolio_id":"',
     '","base_currency":"',
@@ -61,7 +61,7 @@ _UPDATE = _texts(
 )
 _UPDATE_SIZE = sum(map(len, _UPDATE)) + 8 * DECIMAL_SIZE + 2 * INT_SIZE + TIME_SIZE + 8
 
-_ALERT = _texts(
+_ALERT = texts(
     '{"alert_id":"',
     '","user_id":"',
     '","portfolio_id":"',
@@ -76,23 +76,26 @@ _ALERT = _texts(
     ',"action":"NONE","created_at":"',
     '","cause":',
 )
-_TYPES = _texts("POSITION_LIMIT", "EXPOSURE_LIMIT", "LOSS_LIMIT")
+_TYPES = texts("POSITION_LIMIT", "EXPOSURE_LIMIT", "LOSS_LIMIT")
 #: by Subject; that of SYMBOL is the symbol itself
-_SUBJECTS = _texts("", "-", "total", "daily", "weekly")
-_OF_SUBJECT = _texts(" of ", "", " total", " daily", " weekly")
-_SEVERITIES = _texts("INFO", "WARNING", "CRITICAL")
+_SUBJECTS = texts("", "-", "total", "daily", "weekly")
+_OF_SUBJECT = texts(" of ", "", " total", " daily", " weekly")
+_SEVERITIES = texts("INFO", "WARNING", "CRITICAL")
 #: by severity, and last a WARNING that came down from CRITICAL
-_MOVES = _texts(" is resolved: ", " rose to WARNING: ", " rose to CRITICAL: ", " fell to WARNING: ")
-_AGAINST = _texts(" against limit ", " with no limit any more")
-(_NULL,) = _texts("null")
-(_QUOTED,) = _texts('"')
-_LINES = _texts("90", "100")
+_MOVES = texts(" is resolved: ", " rose to WARNING: ", " rose to CRITICAL: ", " fell to WARNING: ")
+_AGAINST = texts(" against limit ", " with no limit any more")
+(_NULL,) = texts("null")
+(_QUOTED,) = texts('"')
+_LINES = texts("90", "100")
 _SLASH = np.uint8(ord("/"))
 _QUOTE = np.uint8(ord('"'))
 _BRACE = np.uint8(ord("}"))
 _BACKSLASH = np.uint8(ord("\\"))
 
-_CAUSE = _texts('{"topic":"', '","partition":', ',"offset":')
+(_ESCAPE,) = texts("\\u00")
+_HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
+
+_CAUSE = texts('{"topic":"', '","partition":', ',"offset":')
 _CAUSE_SIZE = sum(map(len, _CAUSE)) + 2 * INT_SIZE + 2
 _ALERT_SIZE = sum(map(len, _ALERT)) + 5 * DECIMAL_SIZE + INT_SIZE + TIME_SIZE + _CAUSE_SIZE + 256
 
@@ -276,6 +279,33 @@ def _alerts(rows, names, user, portfolio, topics, base):
         pos = _byte(buf, pos, _BRACE)
         ends[i] = pos
     return buf[:pos], ends
+
+
+@njit(cache=True, nogil=True)
+def _escaped(buf, pos, data, start, size):
+    """Free text as a JSON string; without a size (−1): null. Takes six bytes for each of it at most, and two more."""
+    if size < 0:
+        return _put(buf, pos, _NULL)
+    pos = _byte(buf, pos, _QUOTE)
+    for k in range(start, start + size):
+        c = data[k]
+        if c < 32:
+            pos = _put(buf, pos, _ESCAPE)
+            pos = _byte(buf, _byte(buf, pos, _HEX[c >> 4]), _HEX[c & 15])
+            continue
+        if c in (_QUOTE, _BACKSLASH):
+            pos = _byte(buf, pos, _BACKSLASH)
+        pos = _byte(buf, pos, c)
+    return _byte(buf, pos, _QUOTE)
+
+
+@njit(cache=True, nogil=True)
+def _span(buf, pos, batch, f, i):
+    """Text f of event i."""
+    start, n = batch.text_at[f, i], batch.text_len[f, i]
+    for k in range(n):
+        buf[pos + k] = batch.data[start + k]
+    return pos + n
 
 
 def names_of(texts: list[bytes]) -> Names:

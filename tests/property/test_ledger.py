@@ -305,6 +305,8 @@ def check_virtual(model: Reference, outcome: dict[str, Any]) -> None:
     """What moves in a VIRTUAL wallet moves in VIRTUAL wallets and in `virtual`, and nothing else does."""
     accounts = {posting["account"] for posting in outcome["postings"]}
     wallets = [name.removeprefix("wallet:").split("/") for name in accounts if name.startswith("wallet:")]
+    if accounts:  # its own one has no posting of a deposit that is all fee
+        wallets.append([outcome["user_id"], outcome["wallet_id"]])
     kinds = {model.ledger.wallets[user, wallet].is_virtual for user, wallet in wallets}
     assert len(kinds) <= 1
     others = {name for name in accounts if not name.startswith("wallet:")}

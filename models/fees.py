@@ -6,8 +6,6 @@ tells publishers what to put into a message's `fee`; what the message says is wh
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation, localcontext
 from itertools import pairwise
@@ -17,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic_core import PydanticCustomError
 
 from assetstream.models.decimals import DecimalError, to_units
+from assetstream.models.documents import read_document
 from assetstream.models.messages import NotNegative, Number, Symbol, Text
 from assetstream.models.precision import MOST, Precision
 
@@ -153,20 +152,15 @@ def read_schedule(text: str, name: str, precision: Precision | None = None) -> S
 
     precision: decimals of assets that it says nothing of.
     """
+    found = read_document(text, name, ScheduleError, parse_float=Number)
+    if not isinstance(found, dict):
+        raise ScheduleError(f"{name}: not an object with `fee`, a list of rules")
+    if precision and isinstance(found.get("decimals", {}), dict):
+        found["decimals"] = {**precision, **found.get("decimals", {})}
     try:
-        if name.endswith(".json"):
-            found = json.loads(text, parse_float=Number, parse_constant=Number)
-        else:
-            found = tomllib.loads(text, parse_float=Number)
-        if not isinstance(found, dict):
-            raise ScheduleError(f"{name}: not an object with `fee`, a list of rules")
-        if precision and isinstance(found.get("decimals", {}), dict):
-            found["decimals"] = {**precision, **found.get("decimals", {})}
         return Schedule.model_validate(found)
     except ValidationError as error:
         raise ScheduleError(f"{name}: {_first(error)}") from error
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise ScheduleError(f"{name}: {error}") from error
 
 
 def _first(error: ValidationError) -> str:

@@ -6,9 +6,9 @@ crypto assets their protocol: the smallest unit that a ledger of theirs knows. E
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Mapping
+
+from assetstream.models.documents import read_document
 
 #: decimals of an asset that nothing is known of
 MOST = 18
@@ -53,10 +53,7 @@ def iso4217() -> Precision:
 
 def read_precision(text: str, name: str) -> Precision:
     """The decimals that a TOML file says, or a JSON one when its `name` ends so: `USD = 2`. Raises PrecisionError."""
-    try:
-        found = json.loads(text) if name.endswith(".json") else tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise PrecisionError(f"{name}: {error}") from error
+    found = read_document(text, name, PrecisionError)
     if not isinstance(found, dict):
         raise PrecisionError(f"{name}: not an object, asset to decimals")
     for asset, decimals in found.items():

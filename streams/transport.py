@@ -13,10 +13,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import faust
 from aiokafka.consumer import fetcher as aiokafka_fetcher
+from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
@@ -163,8 +165,10 @@ class RecordConsumer(driver.Consumer):
 
     async def _seek(self, partition: TP, offset: int) -> None:
         # Faust seeks from this thread, amid whatever the consumer's own is doing: a fetch then ends in a KeyError, and
-        # with it all fetching.
-        await self._thread.seek_wait({partition: offset})
+        # with it all fetching. What aiokafka's rebalance took away, a moment before we are told, needs no position:
+        # the next assignment sets it anew.
+        with suppress(IllegalStateError):
+            await self._thread.seek_wait({partition: offset})
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109
         """One message per topic that has something, with the runs of its partitions; each keeps its order."""

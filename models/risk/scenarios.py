@@ -6,8 +6,6 @@ factor times its sensitivity to that factor. Currencies move against the base cu
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple
@@ -16,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, 
 from pydantic_core import PydanticCustomError
 
 from assetstream.models.decimals import DecimalError, from_units, is_decimal, to_units
+from assetstream.models.documents import read_document
 from assetstream.models.messages import AssetType, Number, Symbol
 from assetstream.models.reference_reading import ONE, times
 from assetstream.models.risk.account import Account, Holding, Move
@@ -168,16 +167,11 @@ def custom(changes: Iterable[str]) -> Scenario:
 
 def read_scenarios(text: str, name: str) -> Scenarios:
     """What a TOML file says, or a JSON one when its `name` ends so. Raises ScenarioError."""
+    found = read_document(text, name, ScenarioError, parse_float=Number, parse_int=Number)
     try:
-        if name.endswith(".json"):
-            found = json.loads(text, parse_float=Number, parse_int=Number, parse_constant=Number)
-        else:
-            found = tomllib.loads(text, parse_float=Number)
         return Scenarios.model_validate(found)
     except ValidationError as error:
         raise ScenarioError(f"{name}: {_first(error)}") from error
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise ScenarioError(f"{name}: {error}") from error
 
 
 def _first(error: ValidationError) -> str:

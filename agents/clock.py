@@ -15,7 +15,7 @@ def take_clock(partition: AccountPartition, records: Records) -> None:
     partition.account_for(topics.CLOCK, records, result.verdict, {})
     if len(result.outcomes):
         partition.work.booked.append((batch, result))
-    if len(settled.changes):
+    if len(settled.side):
         partition.work.settled.append(settled)
-    found_something = len(result.outcomes) + len(settled.changes) > 0
+    found_something = len(result.outcomes) + len(settled.side) > 0
     partition.ticked(time.monotonic_ns() // 1_000_000, found_something)

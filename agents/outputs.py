@@ -28,7 +28,7 @@ from assetstream.models.encode import (
 from assetstream.models.interning import MAX_BYTES
 from assetstream.models.outcomes import Leg, balance_names, legs_of, outcome_values
 from assetstream.models.outputs import concatenated
-from assetstream.models.settlement_events import Settled
+from assetstream.models.settlement_events import SettlementBatch
 from assetstream.models.transfers import messages_of
 from assetstream.models.wallets import LedgerResult
 from assetstream.sinks import batches
@@ -166,23 +166,17 @@ class Publisher:
                 self._ledger_rows(parts, rows)
 
     def _settlements(
-        self, settled: Sequence[Settled], made: Publication, rows: dict[str, list[pa.RecordBatch]]
+        self, settled: Sequence[SettlementBatch], made: Publication, rows: dict[str, list[pa.RecordBatch]]
     ) -> None:
         for name in ("trades", topics.CLOCK):
-            parts = [part for part in settled if part.batch.records.topic == self._settings.topic(name)]
+            parts = [part for part in settled if part.records.topic == self._settings.topic(name)]
             if not parts:
                 continue
-            batch, first, partition = batches.joined([part.batch for part in parts])
+            batch, _, partition = batches.joined(parts)
             users = Names(batch.data, batch.text_at[1], batch.text_len[1])
             encoded = encode_settlements(batch, partition)
             self._publish(made, "settlement_events", partition.astype(np.int32), users, encoded)
-            changes, place = _renumbered([part.changes for part in parts], first), [part.place for part in parts]
             rows.setdefault("settlements", []).append(batches.settlements(batch, partition))
-            rows.setdefault("balance_changes", []).append(
-                batches.settlement_changes(batch, changes, np.concatenate(place), partition)
-            )
-            if name == "trades":
-                rows.setdefault("ledger_entries", []).append(batches.trade_entries(batch, partition))
 
     @staticmethod
     def _ledger_rows(parts: Sequence[_Booked], rows: dict[str, list[pa.RecordBatch]]) -> None:

@@ -21,7 +21,7 @@ from assetstream.models.decode import MarkBatch
 from assetstream.models.marks import apply_marks
 from assetstream.models.outputs import UPDATE
 from assetstream.models.records import Records, joined
-from assetstream.models.settlement_events import Settled
+from assetstream.models.settlement_events import SettlementBatch
 from assetstream.models.updates import collect_updates, next_update_ms
 from assetstream.models.verdicts import Verdict
 from assetstream.models.wallets import LedgerResult
@@ -45,7 +45,7 @@ class Work:
     verdicts: list[tuple[str, np.ndarray]] = field(default_factory=list)  # (topic, of each record), batch by batch
     rejected: list[Rejected] = field(default_factory=list)
     fills: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # (TradeBatch, FILL rows)
-    settled: list[Settled] = field(default_factory=list)
+    settled: list[SettlementBatch] = field(default_factory=list)
     alerts: list[np.ndarray] = field(default_factory=list)  # ALERT rows
     booked: list[tuple[Any, LedgerResult]] = field(default_factory=list)  # (Transaction-, Transfer- or DueBatch, …)
     prices: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # (PriceBatch, accepted messages)

@@ -7,7 +7,7 @@ from assetstream.models.decode import decode_trades
 from assetstream.models.fills import apply_trades
 from assetstream.models.records import Records
 from assetstream.models.settlement_dates import SettlementDates
-from assetstream.models.settlement_events import settled_trades
+from assetstream.models.settlement_events import settlements_of
 from assetstream.models.settlement_rules import settlement_rules
 from assetstream.streams import metrics
 from assetstream.streams.settings import Settings
@@ -33,6 +33,6 @@ def take_trades(partition: AccountPartition, records: Records) -> None:
     partition.account_for("trades", records, result.verdict, batch.details)
     if len(result.fills):
         partition.work.fills.append((batch, result.fills))
-        partition.work.settled.append(settled_trades(batch, result.fills, result.settlements, result.changes))
+        partition.work.settled.append(settlements_of(batch, result.fills, result.settlements, result.changes))
     if len(result.alerts):
         partition.work.alerts.append(result.alerts)

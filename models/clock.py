@@ -20,7 +20,7 @@ from assetstream.models.messages import TransactionStatus, from_micros, time_tex
 from assetstream.models.outputs import HAPPENED, TICK_SETTLED, Code, decimal_column
 from assetstream.models.records import Records
 from assetstream.models.rows import HOLD_EXPIRES, touch
-from assetstream.models.settlement_events import Settled, settled_by_ticks
+from assetstream.models.settlement_events import SettlementBatch, settled_by_ticks
 from assetstream.models.settlements import settle
 from assetstream.models.state import AccountState, agenda_of
 from assetstream.models.verdicts import Verdict
@@ -104,7 +104,7 @@ def _take_all(ledger, timestamps, happened, settled, written):  # type: ignore[n
                 _settle(ledger, item, tick, settled, written)
 
 
-def apply_ticks(state: AccountState, records: Records) -> tuple[DueBatch, LedgerResult, Settled]:
+def apply_ticks(state: AccountState, records: Records) -> tuple[DueBatch, LedgerResult, SettlementBatch]:
     """Let happen what is due by the timestamps of these ticks, one after the other, MOST_AT_ONCE at each.
 
     The verdict of a tick that finds nothing due is IGNORED. `message` of the outcomes counts in the DueBatch.

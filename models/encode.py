@@ -14,6 +14,7 @@ from numba import njit
 
 from assetstream.models.decimals import write_decimal
 from assetstream.models.outputs import INPUTS
+from assetstream.models.spans import copy
 
 if TYPE_CHECKING:
     from assetstream.models.settlement_events import SettlementBatch
@@ -132,17 +133,15 @@ _TEN = np.uint64(10)
 @njit(cache=True, nogil=True)
 def _put(buf, pos, text):
     """`text` (uint8[n]) at `pos`; like all writers here returns the position after it."""
-    for i in range(len(text)):
-        buf[pos + i] = text[i]
+    copy(buf, pos, text, 0, len(text))
     return pos + len(text)
 
 
 @njit(cache=True, nogil=True)
 def _name(buf, pos, names, k):
     """Text `k` of `names` as it is."""
-    start, n = names.at[k], names.len[k]
-    for i in range(n):
-        buf[pos + i] = names.data[start + i]
+    n = names.len[k]
+    copy(buf, pos, names.data, names.at[k], n)
     return pos + n
 
 
@@ -328,9 +327,8 @@ def _escaped(buf, pos, data, start, size):
 @njit(cache=True, nogil=True)
 def _span(buf, pos, batch, f, i):
     """Text f of event i."""
-    start, n = batch.text_at[f, i], batch.text_len[f, i]
-    for k in range(n):
-        buf[pos + k] = batch.data[start + k]
+    n = batch.text_len[f, i]
+    copy(buf, pos, batch.data, batch.text_at[f, i], n)
     return pos + n
 
 

@@ -1,7 +1,9 @@
 """Settlement events as columns, whatever caused them: a trade that was booked, or time that came.
 
-The shell publishes them on `settlement_events` (`encode.encode_settlements`) and in ClickHouse, and with a trade's the
-legs of its double entry.
+Each says all that its cause did to the wallet, in one row: the shell publishes it on `settlement_events`
+(`encode.encode_settlements`) and in ClickHouse, where the double entry of trades and what they changed of balances are
+views of these rows (`sinks/migrations.py`). Writing them beside each other made a trade ten rows, and a worker five
+times slower.
 """
 
 from __future__ import annotations
@@ -10,14 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from assetstream.models.encode import Names, texts
-from assetstream.models.int128 import at, inline, kernel
 from assetstream.models.interning import MAX_BYTES
 from assetstream.models.messages import SettlementStatus, Side
 from assetstream.models.outcomes import method_of
-from assetstream.models.outputs import Account, decimal_column
+from assetstream.models.outputs import decimal_column
 from assetstream.models.records import Records
-from assetstream.models.wallets import post, room_for
 
 if TYPE_CHECKING:
     from assetstream.models.decode import TradeBatch
@@ -25,23 +24,34 @@ if TYPE_CHECKING:
 
 #: texts of an event; the asset is what the symbol is in (docs/readings.md)
 TEXT = ("trade_id", "user_id", "portfolio_id", "wallet_id", "symbol", "currency", "asset", "broker")
-_USER, _WALLET, _CURRENCY, _ASSET, _BROKER = (
-    TEXT.index(name) for name in ("user_id", "wallet_id", "currency", "asset", "broker")
-)
+_ASSET, _BROKER = TEXT.index("asset"), TEXT.index("broker")
 #: where these are in a trade's texts, which have the order id between them
 _OF_TRADE = (0, 1, 2, 3, 4, 5, 4, 7)
 _SELL, _FAILED = Side.SELL.code, SettlementStatus.FAILED.code
-_SLASH = np.uint8(ord("/"))
-_OF_WALLET, _FEES, _SETTLEMENT = (np.uint8(Account[name]) for name in ("WALLET", "FEES", "SETTLEMENT"))
-_NAMES = texts("wallet:", "fees", "settlement:", "unspecified", "virtual")
-#: legs of a trade at most
-LEGS = 5
+
+
+class Holding(NamedTuple):
+    """One balance of each event's wallet as it is after it, where the event changed it; else `sequence` is 0."""
+
+    available: np.ndarray  # uint64[n, 2]
+    locked: np.ndarray  # uint64[n, 2]
+    sequence: np.ndarray  # int64[n], counts what is told of the balance, from 1
+
+
+def _holding(n: int, events: np.ndarray, changes: np.ndarray) -> Holding:
+    """What CHANGE rows say, each of event `events[k]` of n."""
+    columns = [np.zeros((n, 2), np.uint64), np.zeros((n, 2), np.uint64), np.zeros(n, np.int64)]
+    found = decimal_column(changes, "available"), decimal_column(changes, "locked"), changes["sequence"]
+    for column, values in zip(columns, found, strict=True):
+        column[events] = values
+    return Holding(*columns)
 
 
 class SettlementBatch(NamedTuple):
     """Settlement events; `text_*[f]` is TEXT[f], into `data`.
 
     `records` has each event's cause. Amounts: `quantity` of the asset for `amount` of currency, and the trade's `fee`.
+    `cash` is the balance of the currency, `asset` that of the asset; money for itself has one, told once.
     """
 
     records: Records
@@ -57,21 +67,19 @@ class SettlementBatch(NamedTuple):
     settles_at: np.ndarray  # int64[n], µs
     occurred_at: np.ndarray  # int64[n], µs
     journal: np.ndarray  # int64[n], each one's number in its partition's journal
-    is_virtual: np.ndarray  # uint8[n], of a trade: whether its wallet is
+    is_booked: np.ndarray  # uint8[n], whether the trade was booked with it: its postings are this event's
+    is_virtual: np.ndarray  # uint8[n], whether then its wallet was
+    cash_available: np.ndarray  # uint64[n, 2], of a Holding, and so on
+    cash_locked: np.ndarray
+    cash_sequence: np.ndarray
+    asset_available: np.ndarray
+    asset_locked: np.ndarray
+    asset_sequence: np.ndarray
 
 
-class Settled(NamedTuple):
-    """Settlement events and the balances that moved with them.
-
-    changes  CHANGE rows, `message` counts in `batch`; place int64[n]: that of the balance's asset in TEXT
-    """
-
-    batch: SettlementBatch
-    changes: np.ndarray
-    place: np.ndarray
-
-
-def settled_by_ticks(state: AccountState, records: Records, settled: np.ndarray, changes: np.ndarray) -> Settled:
+def settled_by_ticks(
+    state: AccountState, records: Records, settled: np.ndarray, changes: np.ndarray
+) -> SettlementBatch:
     """Of ticks: the TICK_SETTLED rows of what they settled, and its CHANGE rows, one each, in order."""
     rows, due = state.settlements.rows[settled["row"]], state.agenda.rows[settled["item"]]
     cash, asset = state.balances.rows[rows["cash"]], state.balances.rows[rows["asset"]]
@@ -89,7 +97,9 @@ def settled_by_ticks(state: AccountState, records: Records, settled: np.ndarray,
     sizes = np.array([len(broker) for broker in brokers], np.int32)
     text_at[_BROKER] = len(texts) + np.cumsum(sizes) - sizes
     text_len[_BROKER] = np.where(rows["broker"] < 0, -1, sizes)
-    batch = SettlementBatch(
+    sells, event = rows["side"] == _SELL, np.arange(n)
+    cash_after, asset_after = (_holding(n, event[of], changes[of]) for of in (sells, ~sells))
+    return SettlementBatch(
         Records(records.topic, records.partition, records.data, *(column[settled["tick"]] for column in records[3:])),
         np.concatenate([texts, np.frombuffer(b"".join(brokers), np.uint8)]),
         {},
@@ -103,26 +113,22 @@ def settled_by_ticks(state: AccountState, records: Records, settled: np.ndarray,
         due["at"].copy(),
         due["at"].copy(),
         settled["journal"].copy(),
-        np.zeros(n, np.uint8),  # nothing is posted
+        np.zeros(n, np.uint8),
+        np.zeros(n, np.uint8),
+        *cash_after,
+        *asset_after,
     )
-    return Settled(batch, changes, np.where(rows["side"] == _SELL, _CURRENCY, _ASSET))
 
 
-def settled_trades(batch: TradeBatch, fills: np.ndarray, told: np.ndarray, changes: np.ndarray) -> Settled:
+def settlements_of(batch: TradeBatch, fills: np.ndarray, told: np.ndarray, changes: np.ndarray) -> SettlementBatch:
     """Of a batch of trades: its FILL rows, the SETTLEMENT_TOLD rows beside them, and its CHANGE rows."""
-    of = changes["message"]
-    # cash goes before the asset; of money for itself there is one balance
-    is_cash = np.append(of[1:] == of[:-1], False)[: len(of)]
-    rows = changes.copy()
-    rows["message"] = np.searchsorted(told["message"], of)
-    return Settled(settlements_of(batch, fills, told), rows, np.where(is_cash, _CURRENCY, _ASSET))
-
-
-def settlements_of(batch: TradeBatch, fills: np.ndarray, told: np.ndarray) -> SettlementBatch:
-    """The events of a batch of trades: of its FILL rows, and the SETTLEMENT_TOLD rows beside them."""
-    message = np.ascontiguousarray(told["message"])
+    message, n = np.ascontiguousarray(told["message"]), len(told)
     text_at, text_len = batch.text_at[:, message][_OF_TRADE, :], batch.text_len[:, message][_OF_TRADE, :]
     text_len[_ASSET] = told["asset_size"]
+    of = changes["message"]
+    # cash goes before the asset
+    is_cash = np.append(of[1:] == of[:-1], False)[: len(of)]
+    event = np.searchsorted(message, of)
     return SettlementBatch(
         batch.records._replace(offset=batch.records.offset[message]),
         batch.data,
@@ -137,82 +143,8 @@ def settlements_of(batch: TradeBatch, fills: np.ndarray, told: np.ndarray) -> Se
         told["settles_at"],
         batch.executed_at[message],
         told["journal"],
+        (told["status"] != _FAILED).astype(np.uint8),
         told["is_virtual"],
+        *_holding(n, event[is_cash], changes[is_cash]),
+        *_holding(n, event[~is_cash], changes[~is_cash]),
     )
-
-
-# ------------------------------------------------------------------------------------------------------ double entry
-
-
-@kernel
-def _post(quantity, amount, fee, side, status, written):  # type: ignore[no-untyped-def]
-    """The legs of each trade, none of one that failed; what leaves the wallet comes first.
-
-    `balance` of a leg is the place of its asset in TEXT. written: a Written, of which postings are filled.
-    """
-    for i in range(len(side)):
-        if status[i] == _FAILED:
-            continue
-        entry, gives, fees = np.int64(0), at(amount, i), at(fee, i)
-        if side[i] == _SELL:
-            entry = post(written, i, entry, _OF_WALLET, _ASSET, -1, -at(quantity, i))
-            entry = post(written, i, entry, _SETTLEMENT, _ASSET, -1, at(quantity, i))
-            entry = post(written, i, entry, _OF_WALLET, _CURRENCY, -1, gives - fees)
-            entry = post(written, i, entry, _FEES, _CURRENCY, -1, fees)
-            post(written, i, entry, _SETTLEMENT, _CURRENCY, -1, -gives)
-        else:
-            entry = post(written, i, entry, _OF_WALLET, _CURRENCY, -1, -(gives + fees))
-            entry = post(written, i, entry, _FEES, _CURRENCY, -1, fees)
-            entry = post(written, i, entry, _SETTLEMENT, _CURRENCY, -1, gives)
-            entry = post(written, i, entry, _OF_WALLET, _ASSET, -1, at(quantity, i))
-            post(written, i, entry, _SETTLEMENT, _ASSET, -1, -at(quantity, i))
-
-
-def postings_of(batch: SettlementBatch) -> np.ndarray:
-    """POSTING rows of trades; `message` counts in `batch`, `balance` is the place of the leg's asset in TEXT."""
-    written = room_for(len(batch.side), LEGS)
-    _post(batch.quantity, batch.amount, batch.fee, batch.side, batch.status, written)
-    return written.postings[: written.counts[1]]
-
-
-@inline
-def _write(out, pos, data, start, size):  # type: ignore[no-untyped-def]
-    for k in range(size):
-        out[pos + k] = data[start + k]
-    return pos + size
-
-
-@kernel
-def _accounts(data, text_at, text_len, is_virtual, postings, out, at, size):  # type: ignore[no-untyped-def]
-    """Write the name of each leg's account to `out`, and where it lies there."""
-    pos = np.int64(0)
-    for j in range(len(postings)):
-        i, start = postings[j].message, pos
-        if postings[j].account == _OF_WALLET:
-            pos = _write(out, pos, _NAMES[0], 0, len(_NAMES[0]))
-            pos = _write(out, pos, data, text_at[_USER, i], text_len[_USER, i])
-            out[pos] = _SLASH
-            pos = _write(out, pos + 1, data, text_at[_WALLET, i], text_len[_WALLET, i])
-        elif is_virtual[i] != 0:
-            pos = _write(out, pos, _NAMES[4], 0, len(_NAMES[4]))
-        elif postings[j].account == _FEES:
-            pos = _write(out, pos, _NAMES[1], 0, len(_NAMES[1]))
-        else:
-            pos = _write(out, pos, _NAMES[2], 0, len(_NAMES[2]))
-            if text_len[_BROKER, i] >= 0:
-                pos = _write(out, pos, data, text_at[_BROKER, i], text_len[_BROKER, i])
-            else:
-                pos = _write(out, pos, _NAMES[3], 0, len(_NAMES[3]))
-        at[j], size[j] = start, np.int32(pos - start)
-
-
-def accounts_of(batch: SettlementBatch, postings: np.ndarray) -> Names:
-    """The name of each leg's account."""
-    n, of = len(postings), postings["message"]
-    at, size = np.empty(n, np.int64), np.empty(n, np.int32)
-    longest = 32 + np.maximum(batch.text_len[[_USER, _WALLET, _BROKER]][:, of], 0).sum()
-    out = np.empty(32 * n + int(longest), np.uint8)
-    data = batch.data.view()
-    data.flags.writeable = False
-    _accounts(data, batch.text_at, batch.text_len, batch.is_virtual, postings, out, at, size)
-    return Names(out, at, size)

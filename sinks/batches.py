@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numba import njit
 
 from assetstream.models.encode import Encoded, Names, names_of
 from assetstream.models.messages import SettlementStatus, TransactionStatus, TransactionType, WalletType
 from assetstream.models.outputs import NO_TIME, Code, decimal_column
 from assetstream.models.records import Records
-from assetstream.models.settlement_events import accounts_of, postings_of
+from assetstream.models.spans import copy
 from assetstream.models.verdicts import Verdict
 from assetstream.sinks.schema import TABLES
 
@@ -88,9 +87,8 @@ def _gather(data, at, length, index):
     for c in range(columns):
         for i in range(n):
             to, stop = offsets[c, i], offsets[c, i + 1]
-            start = at[c, index[i]] if stop > to else np.int64(0)
-            for k in range(stop - to):
-                out[to + k] = data[start + k]
+            if stop > to:
+                copy(out, to, data, at[c, index[i]], stop - to)
     return offsets, out, there, nulls
 
 
@@ -407,11 +405,6 @@ def ledger_entries(
     )
 
 
-def _settlement_id(user: pa.Array, trade: pa.Array) -> pa.Array:
-    """What settlements of trades are told under: no transaction id has a slash."""
-    return pc.binary_join_element_wise(user, trade, "/")
-
-
 def settlements(batch: SettlementBatch, partition: np.ndarray) -> pa.RecordBatch:
     """`settlements` of settlement events; `partition` of each one's cause."""
     every = np.arange(len(batch.side))
@@ -420,7 +413,6 @@ def settlements(batch: SettlementBatch, partition: np.ndarray) -> pa.RecordBatch
     )
     return _batch(
         "settlements",
-        _settlement_id(user, trade),
         user,
         portfolio,
         wallet,
@@ -435,50 +427,19 @@ def settlements(batch: SettlementBatch, partition: np.ndarray) -> pa.RecordBatch
         decimals(batch.quantity),
         decimals(batch.fee),
         times(batch.settles_at),
+        flags(batch.is_booked),
+        flags(batch.is_virtual),
+        *_holding(batch.cash_available, batch.cash_locked, batch.cash_sequence),
+        *_holding(batch.asset_available, batch.asset_locked, batch.asset_sequence),
         times(batch.occurred_at),
         *_record_source(batch.records, every, partition),
     )
 
 
-def trade_entries(batch: SettlementBatch, partition: np.ndarray) -> pa.RecordBatch:
-    """`ledger_entries` of trades; `partition` of each."""
-    rows = postings_of(batch)
-    event = np.ascontiguousarray(rows["message"])
-    trade, user = texts(batch.data, batch.text_at[:2], batch.text_len[:2], event)
-    asset = Names(batch.data, batch.text_at[rows["balance"], event], batch.text_len[rows["balance"], event])
-    return _batch(
-        "ledger_entries",
-        user,
-        _settlement_id(user, trade),
-        text(accounts_of(batch, rows)),
-        text(asset),
-        decimals(decimal_column(rows, "amount")),
-        integers(rows["entry"], np.int32),
-        times(batch.occurred_at[event]),
-        *_record_source(batch.records, event, partition),
-    )
-
-
-def settlement_changes(
-    batch: SettlementBatch, rows: np.ndarray, place: np.ndarray, partition: np.ndarray
-) -> pa.RecordBatch:
-    """`balance_changes` of CHANGE rows, whose `message` counts in `batch`; `partition` of each event.
-
-    place int[n]: of the balance's asset among the texts of an event.
-    """
-    event = np.ascontiguousarray(rows["message"])
-    trade, user, _, wallet = texts(batch.data, batch.text_at[:4], batch.text_len[:4], event)
-    return _batch(
-        "balance_changes",
-        user,
-        wallet,
-        text(Names(batch.data, batch.text_at[place, event], batch.text_len[place, event])),
-        _settlement_id(user, trade),
-        *(decimals(decimal_column(rows, column)) for column in ("total", "available", "locked")),
-        integers(rows["sequence"], np.int64),
-        times(batch.occurred_at[event]),
-        *_record_source(batch.records, event, partition),
-    )
+def _holding(available: np.ndarray, locked: np.ndarray, sequence: np.ndarray) -> tuple[pa.Array, pa.Array, pa.Array]:
+    """What a balance is after each event; null where the event didn't change it."""
+    null = sequence == 0
+    return decimals(available, null), decimals(locked, null), integers(sequence, np.int64, null)
 
 
 def balance_changes(

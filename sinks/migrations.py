@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import DatabaseError
 
 from assetstream.sinks import analysts
 from assetstream.sinks.schema import TABLES
@@ -55,18 +57,28 @@ class SchemaEdited(SchemaError):
         )
 
 
+class Rename(NamedTuple):
+    """A statement that gives a table another name; done when there is one of that name."""
+
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        return f"RENAME TABLE {{db}}.{self.old} TO {{db}}.{self.new}"
+
+
 @dataclass(frozen=True)
 class Migration:
     """One step; `{db}` in a statement stands for the database's name, `{base_currency}` for the setting."""
 
     version: int
     name: str
-    statements: tuple[str, ...] = field(repr=False)
+    statements: tuple[str | Rename, ...] = field(repr=False)
 
     @property
     def checksum(self) -> str:
         """SHA-256 of the statements, hexadecimal."""
-        return hashlib.sha256("\0".join(self.statements).encode()).hexdigest()
+        return hashlib.sha256("\0".join(map(str, self.statements)).encode()).hexdigest()
 
 
 _CREATE_MIGRATIONS = """
@@ -469,13 +481,81 @@ FROM
 # The table of the first version had no more of a trade than its id.
 _SETTLED_TRADES = """
 ALTER TABLE {db}.settlements
+    MODIFY COLUMN settlement_id String DEFAULT concat(user_id, '/', trade_id),
     ADD COLUMN IF NOT EXISTS broker LowCardinality(Nullable(String)) AFTER amount,
     ADD COLUMN IF NOT EXISTS symbol LowCardinality(String) AFTER broker,
     ADD COLUMN IF NOT EXISTS side LowCardinality(String) AFTER symbol,
     ADD COLUMN IF NOT EXISTS asset LowCardinality(String) AFTER side,
     ADD COLUMN IF NOT EXISTS quantity Decimal(38, 18) AFTER asset,
     ADD COLUMN IF NOT EXISTS fee Decimal(38, 18) AFTER quantity,
-    ADD COLUMN IF NOT EXISTS settles_at DateTime64(6, 'UTC') AFTER fee
+    ADD COLUMN IF NOT EXISTS settles_at DateTime64(6, 'UTC') AFTER fee,
+    ADD COLUMN IF NOT EXISTS is_booked Bool AFTER settles_at,
+    ADD COLUMN IF NOT EXISTS is_virtual Bool AFTER is_booked,
+    ADD COLUMN IF NOT EXISTS cash_available Nullable(Decimal(38, 18)) AFTER is_virtual,
+    ADD COLUMN IF NOT EXISTS cash_locked Nullable(Decimal(38, 18)) AFTER cash_available,
+    ADD COLUMN IF NOT EXISTS cash_sequence Nullable(Int64) AFTER cash_locked,
+    ADD COLUMN IF NOT EXISTS asset_available Nullable(Decimal(38, 18)) AFTER cash_sequence,
+    ADD COLUMN IF NOT EXISTS asset_locked Nullable(Decimal(38, 18)) AFTER asset_available,
+    ADD COLUMN IF NOT EXISTS asset_sequence Nullable(Int64) AFTER asset_locked
+"""
+
+# The legs of a trade follow from it; what leaves the wallet comes first, and none is zero. One that wasn't booked has
+# none, and amounts whose sum may be too large for a decimal.
+_LEDGER_ENTRIES_OF_ALL = """
+CREATE OR REPLACE VIEW {db}.ledger_entries AS
+SELECT
+    user_id, transaction_id, account, asset, amount, entry, occurred_at, source_topic, source_partition, source_offset
+FROM {db}.wallet_entries
+UNION ALL
+SELECT
+    user_id, transaction_id, leg.1 AS account, toLowCardinality(leg.2) AS asset, leg.3 AS amount,
+    toInt32(number - 1) AS entry, occurred_at, source_topic, source_partition, source_offset
+FROM
+(
+    SELECT
+        user_id,
+        settlement_id AS transaction_id,
+        concat('wallet:', user_id, '/', wallet_id) AS wallet,
+        if(is_virtual, 'virtual', 'fees') AS fees,
+        if(is_virtual, 'virtual', concat('settlement:', ifNull(broker, 'unspecified'))) AS settlement,
+        toString(currency) AS cash,
+        toString(asset) AS what,
+        if(is_booked, amount, 0) AS given,
+        if(is_booked, fee, 0) AS charged,
+        [(wallet, what, -quantity), (settlement, what, quantity),
+         (wallet, cash, given - charged), (fees, cash, charged), (settlement, cash, -given)] AS of_sell,
+        [(wallet, cash, -given - charged), (fees, cash, charged), (settlement, cash, given),
+         (wallet, what, quantity), (settlement, what, -quantity)] AS of_buy,
+        arrayFilter(leg -> leg.3 != 0, if(side = 'SELL', of_sell, of_buy)) AS legs,
+        occurred_at, source_topic, source_partition, source_offset
+    FROM {db}.settlements
+    WHERE is_booked
+)
+ARRAY JOIN legs AS leg, arrayEnumerate(legs) AS number
+"""
+
+_BALANCE_CHANGES_OF_ALL = """
+CREATE OR REPLACE VIEW {db}.balance_changes AS
+SELECT
+    user_id, wallet_id, asset, transaction_id, total, available, locked, sequence, occurred_at,
+    source_topic, source_partition, source_offset
+FROM {db}.wallet_changes
+UNION ALL
+SELECT
+    user_id, wallet_id, currency AS asset, settlement_id AS transaction_id,
+    assumeNotNull(cash_available) + assumeNotNull(cash_locked) AS total,
+    assumeNotNull(cash_available) AS available, assumeNotNull(cash_locked) AS locked,
+    assumeNotNull(cash_sequence) AS sequence, occurred_at, source_topic, source_partition, source_offset
+FROM {db}.settlements
+WHERE cash_sequence IS NOT NULL
+UNION ALL
+SELECT
+    user_id, wallet_id, asset, settlement_id AS transaction_id,
+    assumeNotNull(asset_available) + assumeNotNull(asset_locked) AS total,
+    assumeNotNull(asset_available) AS available, assumeNotNull(asset_locked) AS locked,
+    assumeNotNull(asset_sequence) AS sequence, occurred_at, source_topic, source_partition, source_offset
+FROM {db}.settlements
+WHERE asset_sequence IS NOT NULL
 """
 
 _BROKER_STATEMENTS = f"""
@@ -630,7 +710,17 @@ MIGRATIONS = (
     ),
     Migration(7, "wallets", (_WALLET_COLUMNS, _WALLETS)),
     Migration(8, "views for analysts, and gains lot by lot", analysts.ALL),
-    Migration(9, "what settles, and when", (_SETTLED_TRADES,)),
+    Migration(
+        9,
+        "what settles, and when, and what trades do to wallets",
+        (
+            _SETTLED_TRADES,
+            Rename("ledger_entries", "wallet_entries"),
+            Rename("balance_changes", "wallet_changes"),
+            _LEDGER_ENTRIES_OF_ALL,
+            _BALANCE_CHANGES_OF_ALL,
+        ),
+    ),
 )
 VERSION = MIGRATIONS[-1].version
 
@@ -647,10 +737,22 @@ def migrate(client: Client, settings: Settings) -> list[Migration]:
     fresh = [migration for migration in MIGRATIONS if migration.version not in done]
     for migration in fresh:
         for statement in migration.statements:
-            client.command(statement.format(db=db, base_currency=settings.base_currency))
+            try:
+                _apply(client, statement, settings)
+            except DatabaseError:
+                if migration.version not in _recorded(client, db):
+                    raise
+                # another one has gone on to versions in which a table of this one is a view
         _record(client, db, migration)
     _set_ttl(client, settings)
     return fresh
+
+
+def _apply(client: Client, statement: str | Rename, settings: Settings) -> None:
+    db = settings.clickhouse_database
+    if isinstance(statement, Rename) and client.command(f"EXISTS TABLE {db}.{statement.new}"):
+        return
+    client.command(str(statement).format(db=db, base_currency=settings.base_currency))
 
 
 def check(client: Client, settings: Settings) -> None:
@@ -695,7 +797,8 @@ def _set_ttl(client: Client, settings: Settings) -> None:
         "SELECT name, engine_full FROM system.tables WHERE database = {db:String}", parameters={"db": db}
     ).result_rows
     engines = {str(name): str(engine) for name, engine in rows}
-    for name, table in TABLES.items():
+    for table in TABLES.values():
+        name = table.target
         has_ttl = " TTL " in engines[name]
         if days is not None and f"toIntervalDay({days})" not in engines[name]:
             client.command(f"ALTER TABLE {db}.{name} MODIFY TTL toDateTime({table.time}) + toIntervalDay({days})")

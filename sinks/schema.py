@@ -42,17 +42,29 @@ _NULLABLE = {nullable(kind): arrow for kind, arrow in _ARROW.items()}
 
 @dataclass(frozen=True)
 class Table:
-    """One table: ClickHouse type by column, in order; `time` is the column that a TTL counts from."""
+    """One table: ClickHouse type by column, in order; `time` is the column that a TTL counts from.
+
+    stored   what lies in ClickHouse under another name: under this one a view adds what follows from other rows
+    derived  columns that ClickHouse makes of the others
+    """
 
     name: str
     columns: dict[str, str]
     time: str
+    stored: str = ""
+    derived: tuple[str, ...] = ()
+
+    @property
+    def target(self) -> str:
+        """Where its rows are inserted."""
+        return self.stored or self.name
 
     @property
     def arrow(self) -> pa.Schema:
         """The schema of its record batches."""
         types = {**_ARROW, **_NULLABLE}
-        return pa.schema([pa.field(name, types[kind], kind in _NULLABLE) for name, kind in self.columns.items()])
+        columns = ((name, kind) for name, kind in self.columns.items() if name not in self.derived)
+        return pa.schema([pa.field(name, types[kind], kind in _NULLABLE) for name, kind in columns])
 
 
 _TABLES = (
@@ -182,6 +194,7 @@ _TABLES = (
             **SOURCE,
         },
         time="occurred_at",
+        stored="wallet_entries",
     ),
     Table(
         "balance_changes",
@@ -198,6 +211,7 @@ _TABLES = (
             **SOURCE,
         },
         time="occurred_at",
+        stored="wallet_changes",
     ),
     Table(
         "settlements",
@@ -217,10 +231,19 @@ _TABLES = (
             "quantity": DECIMAL,
             "fee": DECIMAL,
             "settles_at": TIME,
+            "is_booked": "Bool",
+            "is_virtual": "Bool",
+            "cash_available": nullable(DECIMAL),
+            "cash_locked": nullable(DECIMAL),
+            "cash_sequence": nullable("Int64"),
+            "asset_available": nullable(DECIMAL),
+            "asset_locked": nullable(DECIMAL),
+            "asset_sequence": nullable("Int64"),
             "occurred_at": TIME,
             **SOURCE,
         },
         time="occurred_at",
+        derived=("settlement_id",),
     ),
     Table(
         "dead_letters",

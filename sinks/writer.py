@@ -121,7 +121,7 @@ class ClickHouseInserts:
             self._client = connect(self._settings, PATIENCE_S)
         try:
             self._client.raw_insert(
-                f"{self._settings.clickhouse_database}.{table}",
+                f"{self._settings.clickhouse_database}.{TABLES[table].target}",
                 insert_block=block,
                 settings={**ONE_BLOCK, "insert_deduplication_token": token},
                 fmt="ArrowStream",

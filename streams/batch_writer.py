@@ -15,10 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 from crc32c import crc32c
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 
+from assetstream.models.spans import copy
 from assetstream.streams.records import ATTRIBUTES_AT, CRC_AT, HEADER, TRANSACTIONAL
 
 #: bytes of records per batch; topics take more, and a larger record goes alone
@@ -218,22 +217,9 @@ def _varint_size(value):
     return size
 
 
-@intrinsic
-def _copy(typingctx, out, pos, data, at, size):
-    """memcpy of data[at : at + size] to out[pos:]: a loop over bytes takes four times as long, even vectorized."""
-
-    def codegen(context, builder, signature, args):
-        arrays = [context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 2)]
-        target, source = (builder.gep(a.data, [args[i]]) for a, i in zip(arrays, (1, 3), strict=True))
-        cgutils.raw_memcpy(builder, target, source, args[4], 1)
-        return context.get_dummy_value()
-
-    return types.void(out, types.intp, data, types.intp, types.intp), codegen
-
-
 @njit(cache=True, nogil=True)
 def _put_bytes(out, pos, data, at, size):
-    _copy(out, pos, data, at, size)
+    copy(out, pos, data, at, size)
     return pos + size
 
 

@@ -43,8 +43,14 @@ from assetstream.streams.settings import Settings
 
 #: records taken between two looks at ClickHouse
 WINDOW = 50_000
-#: what an outcome doesn't say, and its row does
-UNTOLD = ("external_id", "payment_method")
+#: what an outcome or a settlement event doesn't say, and its row does; what trades did is judged as the views tell it
+UNTOLD = (
+    "external_id",
+    "payment_method",
+    "is_booked",
+    "is_virtual",
+    *(f"{balance}_{name}" for balance in ("cash", "asset") for name in ("available", "locked", "sequence")),
+)
 AMOUNTS = ("quantity", "cost_basis", "realized_pnl", "fees", "last_price", "price", "available", "locked")
 TIMES = ("last_trade_at", "as_of")
 

@@ -31,8 +31,11 @@ IDENTITIES = {
     "risk_alerts": ("alert_id",),
     "transactions": ("user_id", "transaction_id", "status", "source_topic", "source_partition", "source_offset"),
     "ledger_entries": ("source_topic", "source_partition", "source_offset", "entry"),
-    "balance_changes": ("source_topic", "source_partition", "source_offset", "wallet_id", "asset"),
-    "settlements": ("settlement_id",),
+    "balance_changes": (
+        *("source_topic", "source_partition", "source_offset"),
+        *("user_id", "wallet_id", "asset", "sequence"),
+    ),
+    "settlements": ("settlement_id", "status"),
     "dead_letters": ("dead_letter_id",),
     "broker_statements": ("source_topic", "source_partition", "source_offset"),
     "reconciliation_breaks": ("break_id", "sequence"),

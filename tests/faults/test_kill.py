@@ -90,7 +90,7 @@ def test_killed_again_and_again(stack: EmbeddedStack, tmp_path: Path) -> None:
             else:
                 running.publish(phase)
                 running.settle()
-            running.feed(ledger=False)
+            running.feed()
         running.settle()
         Check(running).everything()
 
@@ -123,7 +123,7 @@ def test_stopped_past_its_session_and_woken(stack: EmbeddedStack, tmp_path: Path
             return False
 
         while_publishing(running, lambda: running.publish(last, RATE), stop)
-        running.feed(ledger=False)
+        running.feed()
         wait_until(
             lambda: [worker.metric("ready_partitions") for worker in running.workers] == [4, 4],
             "both workers to share the partitions again",

@@ -66,7 +66,7 @@ def database(stack: EmbeddedStack) -> Iterator[Client]:
     names = ("transaction_id", "account", "amount", "occurred_at", "source_topic", "source_partition", "source_offset")
     for id_, wallet, amount, time, *source in POSTED:
         row = (id_, f"wallet:alice/{wallet}", amount, f"{DAY} {time}:00", *source)
-        insert(client, "ledger_entries", {"user_id": "alice", "asset": "USD", **dict(zip(names, row, strict=True))})
+        insert(client, "wallet_entries", {"user_id": "alice", "asset": "USD", **dict(zip(names, row, strict=True))})
     there = {
         "total": "20",
         "available": "20",
@@ -78,7 +78,7 @@ def database(stack: EmbeddedStack) -> Iterator[Client]:
     source = {"source_topic": "transactions", "source_partition": 3, "source_offset": 14}
     insert(
         client,
-        "balance_changes",
+        "wallet_changes",
         {"user_id": "alice", "asset": "USD", "occurred_at": f"{DAY} 13:00:00", **there, **source},
     )
     insert(client, "fills", *trades("alice", *TRADES))
@@ -513,7 +513,7 @@ def keep(client: Client, model: Reference) -> None:
 
     def known(table: str, rows: Iterable[dict[str, Any]]) -> None:
         columns = TABLES[table].columns
-        insert(client, table, *({name: row[name] for name in columns if name in row} for row in rows))
+        insert(client, TABLES[table].target, *({name: row[name] for name in columns if name in row} for row in rows))
 
     outcomes = [
         {**sourced(row), **{f"balance_{name}": held for name, held in row["balance"].items()}, "balance_sequence": n}
@@ -524,6 +524,11 @@ def keep(client: Client, model: Reference) -> None:
     legs = ({**row, **leg, "entry": entry} for row in outcomes for entry, leg in enumerate(row["postings"]))
     known("ledger_entries", legs)
     known("fills", model.fills)
+    postings = (
+        {**sourced(event), "transaction_id": event["settlement_id"], "legs": legs}
+        for event, legs in model.settled_postings
+    )
+    known("ledger_entries", ({**row, **leg, "entry": k} for row in postings for k, leg in enumerate(row["legs"])))
 
 
 def test_statements_holdings_and_gains_of_a_history_add_up_to_what_the_reference_has(database: Client) -> None:

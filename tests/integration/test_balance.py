@@ -39,7 +39,7 @@ def ask(stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ask]:
     migrate(client, settings)
     for user, table, prefix, row in (
         *(("alice", "transactions", "balance_", row) for row in BOOKED),
-        ("alice", "balance_changes", "", ARRIVED),
+        ("alice", "wallet_changes", "", ARRIVED),
         ("bob", "transactions", "balance_", BOOKED[0]),
     ):
         wallet, asset, total, available, locked, time, partition, offset = row

@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from assetstream.cli.benchmarks import load
 from assetstream.cli.stack import EmbeddedStack
 from assetstream.models.market import Message
+from assetstream.models.rows import DUE, SETTLEMENT
 from assetstream.streams.batch_writer import partition_of
 from assetstream.streams.settings import Settings
 from assetstream.tables.store import SWEEP_FACTOR, SWEEP_SLACK
@@ -48,16 +49,20 @@ def test_the_log_and_the_ids_stay_bounded_however_long_it_runs(stack: EmbeddedSt
     """Three times the history: the log is no longer, a restore without a snapshot reads no more, ids are forgotten."""
     users, symbols, each = 500, 4, 60_000
     settings = stack.settings(topic_prefix="long.", clickhouse_database="long", partitions=1, id_memory=IDS)
-    # trades of 128 bytes a position and 300 a portfolio, at most
-    state = users * symbols * 128 + users * 400 + IDS * 24
-    bound = 5 * SWEEP_FACTOR * state / 2 + SWEEP_SLACK + (1 << 20)
+    # 128 bytes a position, 300 a portfolio, 56 a balance, at most
+    state = users * symbols * 128 + users * 400 + IDS * 24 + users * (symbols + 2) * 56
     began, restored = [0], [0.0]
     with pipeline(settings, tmp_path, "one") as running:
         for i in range(3):
             running.publish(trades(i * each, each, users, symbols), rate=10_000)
             running.settle(sinks=False)
             wait_until(lambda: rows_of(running.workers[0])["trade_ids"] == IDS, "the gauges")
-            assert rows_of(running.workers[0])["positions"] == users * symbols
+            rows = rows_of(running.workers[0])
+            assert rows["positions"] == users * symbols
+            # what settled leaves its rows to others: there are as many as ever waited between two ticks
+            assert rows["settlements"] <= rows["agenda"] < each / 2
+            waiting = rows["agenda"] * (SETTLEMENT.itemsize + DUE.itemsize)
+            bound = 5 * SWEEP_FACTOR * (state + waiting) / 2 + SWEEP_SLACK + (1 << 20)
             assert running.workers[0].terminate()[0] == 0
             began.append(begins_at(settings))
             records = running.read("account_changelog", start={("account_changelog", 0): began[-1]})

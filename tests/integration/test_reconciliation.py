@@ -165,8 +165,9 @@ def test_a_statement_and_the_lives_of_its_breaks(desk: Desk) -> None:
         trade("theirs", symbol="IBM", quantity="2.5"),
         positions=[{"symbol": "SAP", "quantity": "17"}],
         positions_complete=True,
-        balances=[{"wallet_id": "w-1", "asset": "EUR", "total": "1000"}],
+        balances=[{"wallet_id": "w-1", "asset": "EUR", "total": "-5519.1"}],
     )
+    # the wallet has 999.5, three BUYs of 2,413 and a SELL of 723.9 for a fee of 1 each: 0.5 less than stated
     # at once: what was published is awaited, not missing
     shown = {
         ("PRICE_MISMATCH", "price"): "0.01",
@@ -220,7 +221,7 @@ def test_a_statement_and_the_lives_of_its_breaks(desk: Desk) -> None:
 
         # the trade is booked, and the statement of the next day agrees with the balance: by itself
         desk.publish("transactions", deposit("d-2", "0.5"))
-        balance = {"wallet_id": "w-1", "asset": "EUR", "total": "1000"}
+        balance = {"wallet_id": "w-1", "asset": "EUR", "total": "-5519.1"}
         next_day = statement(statement_id="s-2", period_start="2026-03-03T00:00:00Z", period_end="2026-03-04T00:00:00Z")
         assert desk.reconcile(next_day | {"balances": [balance]}) == (0, {})
         record[of("BALANCE_MISMATCH", "w-1/EUR")] = ("RESOLVED", 2, "statement s-2 version 1")
@@ -264,7 +265,7 @@ def letters(desk: Desk) -> set[tuple[str, str]]:
 def test_our_own_accounts_are_held_against_each_other_when_it_starts(desk: Desk) -> None:
     before = desk.recorded()
     desk.client.command(
-        f"INSERT INTO {DATABASE}.ledger_entries (user_id, transaction_id, account, asset, amount, source_topic, "
+        f"INSERT INTO {DATABASE}.wallet_entries (user_id, transaction_id, account, asset, amount, source_topic, "
         f"source_partition, source_offset) SELECT 'alice', 'd-1', 'fees', 'EUR', 0.25, source_topic, source_partition, "
         f"source_offset FROM {DATABASE}.ledger_entries WHERE transaction_id = 'd-1' LIMIT 1"
     )
@@ -272,7 +273,7 @@ def test_our_own_accounts_are_held_against_each_other_when_it_starts(desk: Desk)
         wait_until(lambda: len(desk.recorded()) == len(before) + 1, "the break to be on record", 60)
     (break_id,) = desk.recorded().keys() - before.keys()
     assert break_id.startswith("internal/alice/*/INTERNAL_POSTINGS/d-1/")
-    desk.client.command(f"ALTER TABLE {DATABASE}.ledger_entries DELETE WHERE amount = 0.25 SETTINGS mutations_sync = 1")
+    desk.client.command(f"ALTER TABLE {DATABASE}.wallet_entries DELETE WHERE amount = 0.25 SETTINGS mutations_sync = 1")
     with reconciling(desk.settings):
         wait_until(lambda: desk.recorded().get(break_id, ("",))[0] == "RESOLVED", "the break to be resolved", 60)
     assert desk.recorded()[break_id] == ("RESOLVED", 2, "reconciler")

@@ -49,7 +49,7 @@ def client(database: Client, stack: EmbeddedStack, monkeypatch: pytest.MonkeyPat
     """Of a database in which is what POSTED says, and nothing else; commands ask it."""
     monkeypatch.setenv("ASSETSTREAM_CLICKHOUSE_URL", stack.clickhouse)
     monkeypatch.setenv("ASSETSTREAM_CLICKHOUSE_DATABASE", DB)
-    database.command(f"TRUNCATE TABLE {DB}.ledger_entries")
+    database.command(f"TRUNCATE TABLE {DB}.wallet_entries")
     post(database, *POSTED)
     return database
 
@@ -58,7 +58,7 @@ def post(client: Client, *entries: tuple[str, str, str, str]) -> None:
     rows = ", ".join(
         f"('{account}', '{asset}', {amount}, '2026-03-02 {time}:00')" for time, account, asset, amount in entries
     )
-    client.command(f"INSERT INTO {DB}.ledger_entries (account, asset, amount, occurred_at) VALUES {rows}")
+    client.command(f"INSERT INTO {DB}.wallet_entries (account, asset, amount, occurred_at) VALUES {rows}")
 
 
 def ask(*args: str) -> Result:

@@ -26,7 +26,7 @@ from assetstream.models.records import Records, records_of
 from assetstream.models.reference import Reference, plain, timestamp
 from assetstream.models.rows import TRADED
 from assetstream.models.settlement_dates import SettlementDates
-from assetstream.models.settlement_events import Settled, SettlementBatch, accounts_of, postings_of, settled_trades
+from assetstream.models.settlement_events import TEXT, SettlementBatch, settlements_of
 from assetstream.models.settlement_rules import settlement_rules
 from assetstream.models.state import (
     PERSISTED,
@@ -50,6 +50,11 @@ SUBJECTS = {Subject.PORTFOLIO: "-", Subject.TOTAL: "total", Subject.DAILY: "dail
 def units(row: Any, name: str) -> int:
     """A decimal of a row, in units of 10^-18."""
     return (int(row[f"{name}_hi"]) << 64) | int(row[f"{name}_lo"])
+
+
+def units_at(limbs: np.ndarray, i: int) -> int:
+    """A signed 128-bit integer of row i."""
+    return int.from_bytes(limbs[i].tobytes(), "little", signed=True)
 
 
 def decimal(row: Any, name: str) -> str:
@@ -97,7 +102,7 @@ class Machine:
         self.fills: list[dict[str, Any]] = []
         self.alerts: list[dict[str, Any]] = []
         self.settlements: list[dict[str, Any]] = []
-        self.legs: list[list[dict[str, str]]] = []
+        self.booked: list[tuple[bool, bool]] = []
         self.changes: list[dict[str, Any]] = []
 
     def feed(self, records: Records) -> list[str]:
@@ -114,7 +119,7 @@ class Machine:
         result = apply_trades(self.state, batch, DATES.times(batch))
         self.state, verdict, fills, alerts, told, changes = result
         self._add_alerts(alerts)
-        self._add_settlements(settled_trades(batch, fills, told, changes))
+        self._add_settlements(settlements_of(batch, fills, told, changes))
         for row in fills:
             position = self.state.positions.rows[row["position"]]
             portfolio = self.state.portfolios.rows[row["portfolio"]]
@@ -138,39 +143,35 @@ class Machine:
             )
         return verdict
 
-    def _add_settlements(self, settled: Settled) -> None:
-        """As they are published, with the legs of each, and the balances as the table of their changes has them."""
-        batch, records = settled.batch, settled.batch.records
+    def _add_settlements(self, batch: SettlementBatch) -> None:
+        """As they are published, whether each is booked and virtual, and the balances that it changed."""
+        records = batch.records
         data, ends = encode_settlements(batch, np.full(len(batch.side), records.partition))
         for start, end in zip([0, *ends], ends, strict=False):
             self.settlements.append(json.loads(data[start:end].tobytes()))
-        postings = postings_of(batch)
-        accounts = accounts_of(batch, postings)
-        legs: list[list[dict[str, str]]] = [[] for _ in ends]
-        if records.topic == "clock":
-            postings = postings[:0]
-        for j, row in enumerate(postings):
-            i, place = row["message"], row["balance"]
-            assert row["entry"] == len(legs[i])
-            account = accounts.data[accounts.at[j] : accounts.at[j] + accounts.len[j]].tobytes().decode()
-            legs[i].append({"account": account, "asset": of(batch, place, i), "amount": decimal(row, "amount")})
-        self.legs += legs if records.topic == "trades" else []
-        for row, place in zip(settled.changes, settled.place, strict=True):
-            i, balance = row["message"], self.state.balances.rows[row["balance"]]
-            assert of(batch, place, i) == text(self.state, balance["asset"])
-            wallet = self.state.wallets.rows[balance["wallet"]]
-            self.changes.append(
-                {
-                    "user_id": text(self.state, wallet["user"]),
-                    "wallet_id": text(self.state, wallet["wallet"]),
-                    "asset": text(self.state, balance["asset"]),
-                    **{name: decimal(row, name) for name in ("total", "available", "locked")},
-                    "sequence": int(row["sequence"]),
-                    "transaction_id": f"{of(batch, 1, i)}/{of(batch, 0, i)}",
-                    "occurred_at": timestamp(int(batch.occurred_at[i])),
-                    "cause": {"topic": records.topic, "partition": 3, "offset": int(records.offset[i])},
-                }
-            )
+        flags = zip(batch.is_booked.astype(bool).tolist(), batch.is_virtual.astype(bool).tolist(), strict=True)
+        if records.topic == "trades":
+            self.booked += flags
+        else:
+            assert not any(is_booked for is_booked, _ in flags)
+        for i in range(len(batch.side)):
+            for name, place in (("cash", "currency"), ("asset", "asset")):
+                if sequence := int(getattr(batch, f"{name}_sequence")[i]):
+                    available, locked = (units_at(getattr(batch, f"{name}_{part}"), i) for part in HOLDS)
+                    self.changes.append(
+                        {
+                            "user_id": of(batch, TEXT.index("user_id"), i),
+                            "wallet_id": of(batch, TEXT.index("wallet_id"), i),
+                            "asset": of(batch, TEXT.index(place), i),
+                            "total": plain(available + locked),
+                            "available": plain(available),
+                            "locked": plain(locked),
+                            "sequence": sequence,
+                            "transaction_id": f"{of(batch, 1, i)}/{of(batch, 0, i)}",
+                            "occurred_at": timestamp(int(batch.occurred_at[i])),
+                            "cause": {"topic": records.topic, "partition": 3, "offset": int(records.offset[i])},
+                        }
+                    )
 
     def _risk_limits(self, batch: Any) -> np.ndarray:
         self.state, verdict, alerts = apply_limits(self.state, batch)
@@ -283,7 +284,7 @@ class Machine:
         other = Machine(self.base_currency, self.id_memory)
         other.state = rebuild(copied(self.state, other.state, PERSISTED))
         other.prices = rebuild(copied(self.prices, other.prices, PRICE_PERSISTED))
-        for name in ("fills", "alerts", "settlements", "legs", "changes"):
+        for name in ("fills", "alerts", "settlements", "booked", "changes"):
             setattr(other, name, list(getattr(self, name)))
         return other
 
@@ -433,7 +434,8 @@ class Pair:
             del position["average_price"]
         assert machine.positions() == expected
         assert machine.settlements == reference.ledger.settlements
-        assert machine.legs == [legs for _, legs in reference.ledger.settled_postings]
+        postings = [legs for _, legs in reference.ledger.settled_postings]
+        assert machine.booked == [(bool(legs), any(leg["account"] == "virtual" for leg in legs)) for legs in postings]
         assert machine.changes == reference.ledger.changes
         assert machine.balances() == reference.balances
 
@@ -536,7 +538,7 @@ def test_batches_give_what_single_messages_give(market: list[Any]) -> None:
         assert batched.feed(records_of(topic, 0, messages, first, at)) == verdicts
     assert batched.fills == single.fills
     assert batched.settlements == single.settlements
-    assert batched.legs == single.legs
+    assert batched.booked == single.booked
     assert batched.changes == single.changes
     assert batched.alerts == single.alerts
     assert batched.persisted() == single.persisted()

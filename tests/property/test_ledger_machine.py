@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -48,6 +48,7 @@ DEALS = st.sampled_from(
         {"symbol": "ACME", "currency": "EUR", "asset_type": "STOCK"},
     )
 )
+EXACT = Context(prec=60)
 BOOK = ("quantity", "cost_basis", "realized_pnl", "fees")
 Key = tuple[str, str, str]
 
@@ -427,15 +428,12 @@ class Lives(RuleBasedStateMachine):
         assert sorted(partition.settlements, key=lambda each: each["journal"]) == told
         assert partition.sent == [each for each in model.ledger.sent if HOMES[each["other_user_id"]] == number]
         changes = [each for each in model.balance_changes if each["cause"]["partition"] == number]
-        assert Counter(map(change_of_row, partition.rows["balance_changes"])) == Counter(map(change_of, changes))
+        settled = partition.rows["settlements"]
+        rows = [*partition.rows["balance_changes"], *(change for each in settled for change in changes_of_event(each))]
+        assert Counter(map(change_of_row, rows)) == Counter(map(change_of, changes))
         sequences = [model.ledger.sequences[k] for k, _ in outcomes]
         assert sorted(row["balance_sequence"] for row in partition.rows["transactions"]) == sorted(sequences)
         entries = [(each["user_id"], each["transaction_id"], each["postings"]) for _, each in outcomes]
-        entries += [
-            (each["user_id"], each["settlement_id"], legs)
-            for each, legs in model.settled_postings
-            if each["cause"]["partition"] == number
-        ]
         assert Counter(
             (row["user_id"], row["transaction_id"], row["entry"], row["account"], row["asset"], units_of(row["amount"]))
             for row in partition.rows["ledger_entries"]
@@ -443,6 +441,16 @@ class Lives(RuleBasedStateMachine):
             (user, identity, entry, leg["account"], leg["asset"], units(leg["amount"]))
             for user, identity, legs in entries
             for entry, leg in enumerate(legs)
+        )
+        # what the postings of a trade are follows from its event: tests/unit/test_schema.py
+        trades = [(each, legs) for each, legs in model.settled_postings if each["cause"]["partition"] == number]
+        assert Counter(
+            (row["user_id"], row["trade_id"], row["is_booked"], row["is_virtual"])
+            for row in settled
+            if row["source_topic"] == "trades"
+        ) == Counter(
+            (each["user_id"], each["trade_id"], bool(legs), any(leg["account"] == "virtual" for leg in legs))
+            for each, legs in trades
         )
 
     # --------------------------------------------------------------------------------------------------------- end
@@ -486,6 +494,23 @@ def units_of(amount: Decimal) -> int:
 
 _CHANGE = ("user_id", "wallet_id", "asset", "transaction_id", "sequence")
 _HELD = ("total", "available", "locked")
+
+
+def changes_of_event(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a row of `settlements` says of balances, as rows of `balance_changes`."""
+    said = {**row, "transaction_id": f"{row['user_id']}/{row['trade_id']}"}
+    return [
+        {
+            **said,
+            "asset": row[place],
+            "sequence": row[f"{name}_sequence"],
+            "total": EXACT.add(row[f"{name}_available"], row[f"{name}_locked"]),
+            "available": row[f"{name}_available"],
+            "locked": row[f"{name}_locked"],
+        }
+        for name, place in (("cash", "currency"), ("asset", "asset"))
+        if row[f"{name}_sequence"] is not None
+    ]
 
 
 def change_of_row(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -257,17 +257,17 @@ def test_accounts_of_our_own_are_held_against_each_other(client: Client) -> None
         fill("c", "5", position_quantity=D(99), source_offset=100),
     )
     insert(client, "transactions", {"user_id": "alice", "balance_sequence": 1, "source_offset": 1} | balance)
-    insert(client, "ledger_entries", posting("wallet:alice/w-1", "10", 0), posting("external:SEPA", "-10", 1))
+    insert(client, "wallet_entries", posting("wallet:alice/w-1", "10", 0), posting("external:SEPA", "-10", 1))
     assert found() == {}
     insert(client, "fills", fill("d", "1", user_id="bob", symbol="A/B", position_quantity=D("1.5")))
     insert(client, "fills", fill("d", "1", user_id="carol", position_quantity=D("1.5")))
-    insert(client, "ledger_entries", posting("fees", "0.25", 2))
+    insert(client, "wallet_entries", posting("fees", "0.25", 2))
     later = {"user_id": "alice", "balance_sequence": 2, "source_offset": 2}
     insert(client, "transactions", later | balance | {"balance_total": D("9.99")})
     insert(
-        client, "ledger_entries", posting("wallet:bob/w", "3", 0, user_id="bob", source_offset=5, transaction_id="x")
+        client, "wallet_entries", posting("wallet:bob/w", "3", 0, user_id="bob", source_offset=5, transaction_id="x")
     )
-    insert(client, "ledger_entries", posting("transit", "-3", 1, user_id="bob", source_offset=5, transaction_id="x"))
+    insert(client, "wallet_entries", posting("transit", "-3", 1, user_id="bob", source_offset=5, transaction_id="x"))
     assert found() == {
         "alice": {
             ("INTERNAL_BALANCE", "w-1/USD", D("10"), D("9.99")),

@@ -88,7 +88,7 @@ def test_every_table_and_column_of_clickhouse_is_named() -> None:
 
 def _columns_of_view(name: str) -> list[str]:
     """What the SQL of the latest migration that makes it selects."""
-    texts = [text for migration in MIGRATIONS for text in migration.statements]
+    texts = [str(statement) for migration in MIGRATIONS for statement in migration.statements]
     (*_, view) = (text for text in texts if f"VIEW {{db}}.{name} AS" in text)
     selected = view.split("SELECT", 1)[1].split("\nFROM", 1)[0]
     return [column.split(" AS ")[-1] for column in re.split(r",\s+", selected.strip())]

@@ -43,10 +43,18 @@ def test_the_tables_are_what_the_batches_fill(client: Client, settings: Settings
         columns = client.query(
             "SELECT name, type FROM system.columns "
             "WHERE database = {db:String} AND table = {t:String} ORDER BY position",
-            parameters={"db": settings.clickhouse_database, "t": table.name},
+            parameters={"db": settings.clickhouse_database, "t": table.target},
         ).result_rows
         assert dict(columns) == table.columns
         assert [name for name, _ in columns] == list(table.columns)
+
+
+def test_what_is_stored_under_another_name_is_a_view_of_the_same_columns(client: Client, settings: Settings) -> None:
+    tables = [table for table in TABLES.values() if table.stored]
+    assert [table.name for table in tables] == ["ledger_entries", "balance_changes"]
+    for table in tables:
+        described = dict(ask(client, settings, f"SELECT name, type FROM system.columns WHERE table = '{table.name}'"))
+        assert described == table.columns
 
 
 def test_every_table_remembers_tokens_and_is_in_one_partition(client: Client, settings: Settings) -> None:
@@ -57,7 +65,7 @@ def test_every_table_remembers_tokens_and_is_in_one_partition(client: Client, se
             "SELECT name, engine_full FROM system.tables WHERE database = '{db}' AND engine = 'MergeTree'",
         )
     )
-    assert set(engines) == {*TABLES, "schema_migrations"}
+    assert set(engines) == {*(table.target for table in TABLES.values()), "schema_migrations"}
     for name, engine in engines.items():
         assert "non_replicated_deduplication_window = 10000" in engine, name
         assert "PARTITION BY" not in engine, name
@@ -118,7 +126,7 @@ def test_the_ttl_follows_the_settings(client: Client, settings: Settings) -> Non
         migrate(client, settings.model_copy(update={"clickhouse_ttl_days": days}))
         engines = dict(ask(client, settings, "SELECT name, engine_full FROM system.tables WHERE database = '{db}'"))
         wanted = "TTL" if days is None else f"toIntervalDay({days})"
-        return {wanted in engines[name] for name in TABLES}
+        return {wanted in engines[table.target] for table in TABLES.values()}
 
     assert ttls(30) == {True}
     assert ttls(7) == {True}
@@ -172,7 +180,7 @@ def test_balances_are_the_last_of_each_whether_an_outcome_or_a_change_beside_one
             ('u', 'w', 'EUR', 5, 5, 0, 0, 'transactions', 3), ('u', 'w', 'EUR', 4, 4, 0, 0, 'transactions', 4)
     """
     changes = """
-        INSERT INTO {db}.balance_changes
+        INSERT INTO {db}.wallet_changes
             (user_id, wallet_id, asset, total, available, locked, sequence, source_topic, source_offset)
         VALUES
             ('u', 'w', 'USD', 95, 95, 0, 1, 'transactions', 8), ('u', 'w', 'BTC', 3, 1, 2, 2, 'transactions', 4),
@@ -191,9 +199,75 @@ def test_balances_are_the_last_of_each_whether_an_outcome_or_a_change_beside_one
     assert ask(client, settings, query) == [(D(90),), (D(100),), (D(95),), (D(91),)]
 
 
+def test_the_postings_of_trades_and_what_they_changed_follow_from_their_settlements(
+    client: Client, settings: Settings
+) -> None:
+    """Each is told of the last of these rows, in this order: of a BUY, a SELL, a tick, and one that failed."""
+    insert = """
+        INSERT INTO {db}.settlements
+            (user_id, wallet_id, trade_id, currency, amount, broker, side, asset, quantity, fee, is_booked, is_virtual,
+             cash_available, cash_locked, cash_sequence, asset_available, asset_locked, asset_sequence, source_offset)
+        VALUES
+            ('u', 'w', 't1', 'USD', 100, 'ib', 'BUY', 'ACME', 10, 1, true, false, -101, 0, 1, 0, 10, 1, 0),
+            ('u', 'w', 't2', 'USD', 60, NULL, 'SELL', 'ACME', 4, -0.5, true, false, -100.5, 60, 2, -4, 10, 2, 1),
+            ('u', 'w', 't1', 'USD', 100, 'ib', 'BUY', 'ACME', 10, 1, false, false, NULL, NULL, NULL, 6, 0, 3, 2),
+            ('u', 'v', 't3', 'USD', 5, 'ib', 'BUY', 'USD', 5, 0, true, true, NULL, NULL, NULL, -5, 5, 1, 3),
+            ('u', 'w', 't4', 'USD', toDecimal128('99999999999999999999', 18), NULL, 'BUY', 'ACME', 1,
+             toDecimal128('99999999999999999999', 18), false, false, NULL, NULL, NULL, NULL, NULL, NULL, 4)
+    """
+    client.command(insert.replace("{db}", settings.clickhouse_database))
+    query = (
+        "SELECT transaction_id, entry, account, asset, amount FROM {db}.ledger_entries ORDER BY source_offset, entry"
+    )
+    assert ask(client, settings, query) == [
+        ("u/t1", 0, "wallet:u/w", "USD", D(-101)),
+        ("u/t1", 1, "fees", "USD", D(1)),
+        ("u/t1", 2, "settlement:ib", "USD", D(100)),
+        ("u/t1", 3, "wallet:u/w", "ACME", D(10)),
+        ("u/t1", 4, "settlement:ib", "ACME", D(-10)),
+        ("u/t2", 0, "wallet:u/w", "ACME", D(-4)),
+        ("u/t2", 1, "settlement:unspecified", "ACME", D(4)),
+        ("u/t2", 2, "wallet:u/w", "USD", D("60.5")),
+        ("u/t2", 3, "fees", "USD", D("-0.5")),
+        ("u/t2", 4, "settlement:unspecified", "USD", D(-60)),
+        ("u/t3", 0, "wallet:u/v", "USD", D(-5)),
+        ("u/t3", 1, "virtual", "USD", D(5)),
+        ("u/t3", 2, "wallet:u/v", "USD", D(5)),
+        ("u/t3", 3, "virtual", "USD", D(-5)),
+    ]
+    query = """
+        SELECT transaction_id, wallet_id, asset, total, available, locked, sequence FROM {db}.balance_changes
+        ORDER BY source_offset, asset DESC
+    """
+    assert ask(client, settings, query) == [
+        ("u/t1", "w", "USD", D(-101), D(-101), D(0), 1),
+        ("u/t1", "w", "ACME", D(10), D(0), D(10), 1),
+        ("u/t2", "w", "USD", D("-40.5"), D("-100.5"), D(60), 2),
+        ("u/t2", "w", "ACME", D(6), D(-4), D(10), 2),
+        ("u/t1", "w", "ACME", D(6), D(6), D(0), 3),
+        ("u/t3", "v", "USD", D(0), D(-5), D(5), 1),
+    ]
+
+
+def test_what_was_booked_before_trades_were_is_kept(engine: Client, settings: Settings) -> None:
+    """A database of the version before, and an `init` that broke off after the first table had another name."""
+    db, ours = settings.clickhouse_database, migrations.MIGRATIONS
+    engine.command(f"CREATE DATABASE {db}")
+    for statement in (each for migration in ours[:8] for each in migration.statements):
+        engine.command(str(statement).format(db=db, base_currency="USD"))
+    engine.command(f"INSERT INTO {db}.ledger_entries (user_id, transaction_id, amount) VALUES ('u', 'd', 7)")
+    engine.command(f"INSERT INTO {db}.balance_changes (user_id, wallet_id, total) VALUES ('u', 'w', 7)")
+    engine.command(str(ours[8].statements[1]).format(db=db))
+    for _ in range(2):
+        migrate(engine, settings)
+        assert ask(engine, settings, "SELECT transaction_id, amount FROM {db}.ledger_entries") == [("d", D(7))]
+        assert ask(engine, settings, "SELECT wallet_id, total FROM {db}.balance_history") == [("w", D(7))]
+    engine.command(f"DROP DATABASE {db}")
+
+
 def test_the_trial_balance_is_exact_where_a_sum_of_decimals_would_wrap(client: Client, settings: Settings) -> None:
     insert = """
-        INSERT INTO {db}.ledger_entries (user_id, account, asset, amount)
+        INSERT INTO {db}.wallet_entries (user_id, account, asset, amount)
         SELECT 'u', 'wallet:u/w', 'USD', toDecimal128('99999999999999999999', 18) FROM numbers(4)
         UNION ALL SELECT 'v', 'wallet:v/w', 'USD', toDecimal128('0.000000000000000001', 18)
         UNION ALL SELECT 'u', 'external:wallet:', 'USD', toDecimal128('-99999999999999999999', 18) FROM numbers(4)
@@ -261,7 +335,7 @@ def test_wallets_are_what_their_own_events_made_of_them(client: Client, settings
         VALUES ('u', 'gone', 'HOLD', 'EUR', 'CANCELLED', 'EXPIRED', '2026-02-01')
     """
     changes = """
-        INSERT INTO {db}.balance_changes (user_id, wallet_id, asset, occurred_at)
+        INSERT INTO {db}.wallet_changes (user_id, wallet_id, asset, occurred_at)
         VALUES ('u', 'other', 'EUR', '2026-03-05')
     """
     for insert in (outcomes, expired, changes):
@@ -285,7 +359,7 @@ def test_the_auditors_laws_of_wallets_find_what_breaks_them(client: Client, sett
             ('u', 'paper', 'OPEN', 'EUR', 'COMPLETED', 'VIRTUAL', 1),
             ('u', 'gone', 'CLOSE', 'EUR', 'COMPLETED', 'REAL', 0),
             ('u', 'stray', 'CLOSE', 'EUR', 'COMPLETED', 'REAL', 2), ('u', 'real', 'FEE', 'EUR', 'COMPLETED', NULL, 3);
-        INSERT INTO {db}.ledger_entries (account, source_offset) VALUES
+        INSERT INTO {db}.wallet_entries (account, source_offset) VALUES
             ('wallet:u/paper', 1), ('virtual', 1), ('wallet:u/real', 2), ('fees', 2), ('wallet:u/paper', 3),
             ('wallet:u/real', 4), ('virtual', 4), ('wallet:u/paper', 5), ('fees', 5), ('wallet:u/paper', 6),
             ('wallet:u/real', 6), ('fees', 7), ('external:card', 7), ('virtual', 8), ('fees', 8)
@@ -325,7 +399,8 @@ def test_open_alerts_are_those_whose_last_change_is_no_resolution(client: Client
 
 def test_every_view_has_the_columns_it_promises(client: Client, settings: Settings) -> None:
     rows = ask(client, settings, "SELECT name FROM system.tables WHERE database = '{db}' AND engine = 'View'")
-    assert {name for (name,) in rows} == {*VIEWS, *VIEWS_AT}
+    stored = {table.name for table in TABLES.values() if table.stored}
+    assert {name for (name,) in rows} == {*VIEWS, *VIEWS_AT, *stored}
     columns = ask(
         client,
         settings,

@@ -14,7 +14,7 @@ from assetstream.models.fills import TradeResult, apply_trades
 from assetstream.models.limits import apply_limits
 from assetstream.models.messages import SettlementStatus
 from assetstream.models.records import records_of
-from assetstream.models.settlement_events import postings_of, settlements_of
+from assetstream.models.settlement_events import settlements_of
 from assetstream.models.state import AccountState, new_account_state, text
 from tests.unit.test_fills import trade
 
@@ -84,8 +84,9 @@ def test_a_trade_that_no_balance_can_take_is_a_fill_whose_settlement_failed() ->
     assert len(result.fills) == 3
     assert [list(SettlementStatus)[code] for code in result.settlements["status"]] == ["PENDING", "FAILED", "FAILED"]
     assert balances(result.state) == {"USD": ("-6e+19", "0"), "S0": ("0", "6e+19")}
-    assert len(postings_of(settlements_of(batch, result.fills, result.settlements))) == 4
-    assert len(result.changes) == 2
+    told = settlements_of(batch, result.fills, result.settlements, result.changes)
+    assert told.is_booked.tolist() == [1, 0, 0]
+    assert told.cash_sequence.tolist() == told.asset_sequence.tolist() == [1, 0, 0]
     assert result.state.settlements.count[0] == 1
 
 
@@ -109,10 +110,14 @@ def test_what_waits_is_kept_and_unlocked_when_it_is_due() -> None:
     assert state.settlements.rows["is_open"][: state.settlements.count[0]].tolist() == [1, 1]
     for at, settled in ((due - 1, 0), (due, 2), (due, 0)):
         _, _, told = apply_ticks(state, records_of("clock", 0, [(None, b"{}")], 0, at))
-        assert len(told.changes) == settled
+        assert len(told.side) == settled
         if settled:
-            data, ends = encode_settlements(told.batch, np.zeros(2))
+            data, ends = encode_settlements(told, np.zeros(2))
             first = json.loads(data[: ends[0]].tobytes())
+            # the SELL's cash, told before by both trades; the BUY's asset
+            assert told.cash_sequence.tolist() == [3, 0]
+            assert told.asset_sequence.tolist() == [0, 3]
+            assert told.is_booked.tolist() == [0, 0]
     assert first == {
         "settlement_id": "ann/t1",
         "trade_id": "t1",

@@ -23,6 +23,7 @@ from assetstream.models.outcomes import balance_names, legs_of
 from assetstream.models.records import records_of
 from assetstream.sinks import batches
 from assetstream.sinks.migrations import migrate
+from assetstream.sinks.schema import TABLES
 from assetstream.streams.settings import Settings
 from tests.documents import ROOT
 from tests.unit.test_books import Engine
@@ -80,7 +81,7 @@ def book(client: Client) -> None:
             ("ledger_entries", batches.ledger_entries(batch, result.postings, legs_of(state, result.postings))),
             ("balance_changes", batches.balance_changes(batch, result.changes, changed)),
         ):
-            client.insert_arrow(f"{DB}.{name}", pa.Table.from_batches([rows]))
+            client.insert_arrow(f"{DB}.{TABLES[name].target}", pa.Table.from_batches([rows]))
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def test_a_trial_balance_has_both_halves_apart(client: Client) -> None:
 
 
 def test_what_is_mixed_is_off_though_the_asset_comes_to_zero(client: Client) -> None:
-    insert = "INSERT INTO ledger_entries (account, asset, amount, source_offset) VALUES ('{}', 'XAU', {}, 999)"
+    insert = "INSERT INTO wallet_entries (account, asset, amount, source_offset) VALUES ('{}', 'XAU', {}, 999)"
     for account, amount in (("wallet:ann/p", 3), ("fees", -3)):
         client.command(insert.format(account, amount))
     result = CliRunner().invoke(app, ["trial-balance"])

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import structlog
 import typer
 
-from assetstream.streams import admin, logs
+from assetstream.streams import admin, logs, memory
 from assetstream.streams import settings as settings_module
 from assetstream.streams.health import HealthServer
 from assetstream.streams.outages import watch_kafka
@@ -68,6 +68,7 @@ async def serve(settings: Settings, agents: bool = True, sinks: bool = True) -> 
     await health.start()
     log.info("worker starts", kafka=settings.kafka_bootstrap_servers, metrics=f"http://{health.host}:{health.port}")
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    memory.keep()
     if agents:
         from assetstream.agents.worker import Worker
 

@@ -11,12 +11,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numba import njit
 
 from assetstream.models.interning import MAX_BYTES
 from assetstream.models.messages import SettlementStatus, Side
 from assetstream.models.outcomes import method_of
 from assetstream.models.outputs import decimal_column
 from assetstream.models.records import Records
+from assetstream.models.rows import DUE
+from assetstream.models.spans import copy
 
 if TYPE_CHECKING:
     from assetstream.models.decode import TradeBatch
@@ -77,24 +80,41 @@ class SettlementBatch(NamedTuple):
     asset_sequence: np.ndarray
 
 
+@njit(cache=True, nogil=True)
+def _gather(due, width, strings, names, text_len, out, text_at):  # type: ignore[no-untyped-def]
+    """Write the texts of each event one after the other, and where they lie: the id that due row i (`width` bytes)
+    begins with, and strings `names[i]`."""
+    pos = 0
+    for i in range(len(names)):
+        for f in range(names.shape[1] + 1):
+            size = text_len[f, i]
+            text_at[f, i] = pos
+            if f == 0:
+                copy(out, pos, due, i * width, size)
+            else:
+                copy(out, pos, strings, np.int64(names[i, f - 1]) * MAX_BYTES, size)
+            pos += size
+
+
 def settled_by_ticks(
     state: AccountState, records: Records, settled: np.ndarray, changes: np.ndarray
 ) -> SettlementBatch:
     """Of ticks: the TICK_SETTLED rows of what they settled, and its CHANGE rows, one each, in order."""
     rows, due = state.settlements.rows[settled["row"]], state.agenda.rows[settled["item"]]
-    cash, asset = state.balances.rows[rows["cash"]], state.balances.rows[rows["asset"]]
-    wallet, portfolio = state.wallets.rows[cash["wallet"]], state.portfolios.rows[rows["portfolio"]]
+    balances, portfolios, portfolio = state.balances.rows, state.portfolios.rows, rows["portfolio"]
+    wallet = state.wallets.rows["wallet"][balances["wallet"][rows["cash"]]]
+    assets = balances["asset"][rows["cash"]], balances["asset"][rows["asset"]]
     names = np.stack(
-        [portfolio["user"], portfolio["portfolio"], wallet["wallet"], rows["symbol"], cash["asset"], asset["asset"]], 1
+        [portfolios["user"][portfolio], portfolios["portfolio"][portfolio], wallet, rows["symbol"], *assets], 1
     )
     n = len(rows)
-    texts = np.concatenate([due["text"][:, None], state.strings.rows["text"][names]], axis=1).reshape(-1).view(np.uint8)
     brokers = [b"" if number < 0 else method_of(state, number).encode() for number in rows["broker"].tolist()]
-    text_at, text_len = np.zeros((len(TEXT), n), np.int64), np.zeros((len(TEXT), n), np.int32)
-    text_at[:_BROKER] = MAX_BYTES * np.arange(_BROKER * n).reshape(n, _BROKER).T
-    text_len[0] = np.strings.str_len(texts.view(f"S{MAX_BYTES}")[::_BROKER])
-    text_len[1:_BROKER] = state.lengths[names].T
     sizes = np.array([len(broker) for broker in brokers], np.int32)
+    text_at, text_len = np.zeros((len(TEXT), n), np.int64), np.zeros((len(TEXT), n), np.int32)
+    text_len[0] = np.strings.str_len(np.ascontiguousarray(due["text"]).view(f"S{MAX_BYTES}")[:, 0])
+    text_len[1:_BROKER] = state.lengths[names].T
+    texts = np.empty(int(text_len.sum()), np.uint8)
+    _gather(due.view(np.uint8), DUE.itemsize, state.strings.rows.view(np.uint8), names, text_len, texts, text_at)
     text_at[_BROKER] = len(texts) + np.cumsum(sizes) - sizes
     text_len[_BROKER] = np.where(rows["broker"] < 0, -1, sizes)
     sells, event = rows["side"] == _SELL, np.arange(n)

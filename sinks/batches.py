@@ -530,9 +530,8 @@ def serialize(table: str, batch: pa.RecordBatch, limit: int = MESSAGE_BYTES) -> 
     if batch.num_rows == 0:
         return []
     head, tail = _ENDS[table]
-    message = b"".join((head, batch.serialize(), tail))
-    if len(message) <= limit or batch.num_rows == 1:
-        return [message]
+    if batch.num_rows == 1 or len(head) + pa.ipc.get_record_batch_size(batch) + len(tail) <= limit:
+        return [b"".join((head, batch.serialize(), tail))]
     half = batch.num_rows // 2
     return [*serialize(table, batch.slice(0, half), limit), *serialize(table, batch.slice(half), limit)]
 

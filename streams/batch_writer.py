@@ -13,15 +13,21 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import cramjam
 import numpy as np
 from crc32c import crc32c
 from numba import njit
 
 from assetstream.models.spans import copy
-from assetstream.streams.records import ATTRIBUTES_AT, CRC_AT, HEADER, TRANSACTIONAL
+from assetstream.streams.records import ATTRIBUTES_AT, CRC_AT, HEADER, LEADER_EPOCH_AT, LENGTH_AT, TRANSACTIONAL
 
 #: bytes of records per batch; topics take more, and a larger record goes alone
 BATCH_BYTES = 960 << 10
+#: batches of as many bytes and more are compressed: to a sixth at 1.4 ns a byte. What isn't sent needn't be copied,
+#: checked, stored and read, which costs the worker and the broker some 5 ns a byte each
+COMPRESS_FROM = 1 << 10
+#: Kafka's number for it
+ZSTD = 4
 #: most bytes that a record takes beside its key and value
 RECORD_OVERHEAD = 32
 #: sequence numbers of an idempotent producer go around here
@@ -137,9 +143,9 @@ class BatchWriter:
         view = out.data
         batches = []
         for at, end, partition, records_in_it in table[:count].tolist():
-            checked = view[at + ATTRIBUTES_AT : end]
-            view[at + CRC_AT : at + ATTRIBUTES_AT] = crc32c(checked).to_bytes(4, "big")
-            batches.append(Batch(records.topic, partition, view[at:end], records_in_it))
+            data = _compressed(view[at:end])
+            data[CRC_AT:ATTRIBUTES_AT] = crc32c(data[ATTRIBUTES_AT:]).to_bytes(4, "big")
+            batches.append(Batch(records.topic, partition, data, records_in_it))
         return batches
 
     def _sequence(self, topic: str, partition: int) -> np.ndarray:
@@ -152,6 +158,17 @@ class BatchWriter:
                 grown[: len(known)] = known
             known = self._sequences[topic] = grown
         return known
+
+
+def _compressed(batch: memoryview) -> memoryview:
+    """The batch, its records compressed when that is worth it; its checksum is still to be set."""
+    if len(batch) < COMPRESS_FROM:
+        return batch
+    data = bytearray(batch[:HEADER])
+    data += cramjam.zstd.compress(batch[HEADER:], level=1)
+    data[LENGTH_AT:LEADER_EPOCH_AT] = (len(data) - LEADER_EPOCH_AT).to_bytes(4, "big")
+    data[ATTRIBUTES_AT + 1] |= ZSTD
+    return memoryview(data)
 
 
 @njit(cache=True, nogil=True)

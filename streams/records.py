@@ -19,7 +19,7 @@ from numba import njit
 from assetstream.models.records import Records
 
 HEADER = 61
-MAGIC_AT, CRC_AT, ATTRIBUTES_AT = 16, 17, 21
+LENGTH_AT, LEADER_EPOCH_AT, MAGIC_AT, CRC_AT, ATTRIBUTES_AT = 8, 12, 16, 17, 21
 COMPRESSION, LOG_APPEND_TIME, TRANSACTIONAL, CONTROL = 0x07, 0x08, 0x10, 0x20
 ABORT = 0
 

@@ -17,7 +17,7 @@ KEPT = {M_TRIM_THRESHOLD: 512 << 20, M_TOP_PAD: 16 << 20, M_MMAP_THRESHOLD: 32 <
 
 
 def keep() -> None:
-    """Have this process keep the memory of its large, short-lived buffers, and Arrow use it too. On glibc; else nothing."""
+    """Have this process keep the memory of its large, short-lived buffers, and Arrow use it too; on glibc only."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return

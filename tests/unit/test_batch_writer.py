@@ -95,6 +95,20 @@ def test_what_does_not_fit_one_batch_comes_in_rounds() -> None:
     assert all(len(batch.data) < BATCH_BYTES + 61 for batches in rounds[:-1] for batch in batches)
 
 
+def test_large_batches_are_compressed_and_kafkas_clients_read_them() -> None:
+    records: list[Record] = [(0, b"k%d" % i, b"%d, and again %d" % (i, i)) for i in range(500)]
+    small: list[Record] = [(1, None, b"little")]
+    writer = BatchWriter(ProducerId(id=7, epoch=3, transactional=True))
+    large, little = writer.write([outgoing_of("t", records + small)])[0]
+    assert len(large.data) < sum(len(value) for _, _, value in records) / 2
+    for batch, expected, codec in ((large, records, 4), (little, small, 0)):
+        read = DefaultRecordBatch(bytes(batch.data))
+        assert read.validate_crc()
+        assert (read.compression_type, read.is_transactional, read.producer_id) == (codec, True, 7)
+        assert [(record.key, record.value) for record in read] == [(key, value) for _, key, value in expected]
+        assert _read(batch) == expected
+
+
 def test_columns_are_taken_where_they_lie() -> None:
     keys, values = np.frombuffer(b"xxABxCDE", np.uint8), np.frombuffer(b"0123456789", np.uint8)
     columns = Outgoing(

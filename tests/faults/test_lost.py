@@ -171,9 +171,8 @@ def test_offsets_set_by_hand(stack: EmbeddedStack, tmp_path: Path) -> None:
             count = sum(map(len, untaken))
             wait_until(lambda w=worker, n=count: taken(w) >= n, "what waited to be taken")
             assert taken(worker) == count
-            running.settle(sinks=False)
-            running.feed()
             stop(running)
+            running.feed()
         running.start("one")
         process(running, later[3:])
         Check(running).everything()

@@ -835,7 +835,8 @@ class Check:
         same(unique(found, balance_of, "balance_changes"), expected, "table balance_changes")
 
     def _settlement_rows(self, client: Client) -> None:
-        found = rows(client, f"SELECT * FROM {self.database}.settlements")
+        # what these say is told by the views of postings and balances
+        found = rows(client, f"SELECT * EXCEPT '^(is|cash|asset)_' FROM {self.database}.settlements")
         expected = {settlement_of(event): columns(event, self.prefix) for event in self.reference.settlements}
         same(unique(found, settlement_of, "settlements"), expected, "table settlements")
 

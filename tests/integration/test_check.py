@@ -152,7 +152,9 @@ def test_a_clean_run_passes(rested: Audited) -> None:
     assert checked["table fills"] == checked["remembered ids of trades"] == len(reference.fills) > MESSAGES / 2
     assert checked["table prices"] == len(reference.prices_accepted)
     assert checked["table transactions"] == checked["asset_transactions"] == len(reference.outcomes) > 100
-    assert checked["table ledger_entries"] == sum(len(each["postings"]) for each in reference.outcomes)
+    legs = sum(len(each["postings"]) for each in reference.outcomes)
+    assert checked["table ledger_entries"] == legs + sum(len(legs) for _, legs in reference.settled_postings)
+    assert checked["table settlements"] == checked["settlement_events"] == len(reference.settlements) > MESSAGES / 2
     assert checked["table dead_letters"] == checked["dead_letters"] == len(reference.dead_letters) > 100
     assert checked["positions"] == checked["view positions"] == len(reference.positions)
     assert checked["balances"] == checked["view balances"] == len(reference.balances)

@@ -382,7 +382,7 @@ def test_more_partitions_and_a_skipped_message(
         running.settle()
         report = audit(audited(running))
         assert report.differences == []
-        told = (r.json["cause"] for r in running.read("asset_transactions"))
+        told = (r.json["cause"] for r in running.read("asset_transactions", "settlement_events"))
         ticks = {(each["partition"], each["offset"]) for each in told if each["topic"].endswith("clock")}
         assert report.messages == 3 * PART + 2 * len(again) + 1 + report.checked["transfers sent"] + len(ticks)
         assert report.checked["skips"] == 1

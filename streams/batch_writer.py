@@ -26,6 +26,8 @@ BATCH_BYTES = 960 << 10
 #: batches of as many bytes and more are compressed: to a sixth at 1.4 ns a byte. What isn't sent needn't be copied,
 #: checked, stored and read, which costs the worker and the broker some 5 ns a byte each
 COMPRESS_FROM = 1 << 10
+#: but none to less than its 32nd: readers take megabytes of batches at once, and must not get gigabytes by it
+MOST_SHRUNK = 32
 #: Kafka's number for it
 ZSTD = 4
 #: most bytes that a record takes beside its key and value
@@ -164,8 +166,10 @@ def _compressed(batch: memoryview) -> memoryview:
     """The batch, its records compressed when that is worth it; its checksum is still to be set."""
     if len(batch) < COMPRESS_FROM:
         return batch
-    data = bytearray(batch[:HEADER])
-    data += cramjam.zstd.compress(batch[HEADER:], level=1)
+    records = cramjam.zstd.compress(batch[HEADER:], level=1)
+    if MOST_SHRUNK * len(records) < len(batch):
+        return batch
+    data = bytearray(batch[:HEADER]) + records
     data[LENGTH_AT:LEADER_EPOCH_AT] = (len(data) - LEADER_EPOCH_AT).to_bytes(4, "big")
     data[ATTRIBUTES_AT + 1] |= ZSTD
     return memoryview(data)

@@ -96,7 +96,7 @@ def test_what_does_not_fit_one_batch_comes_in_rounds() -> None:
 
 
 def test_large_batches_are_compressed_and_kafkas_clients_read_them() -> None:
-    records: list[Record] = [(0, b"k%d" % i, b"%d, and again %d" % (i, i)) for i in range(500)]
+    records: list[Record] = [(0, b"k%d" % i, b'{"trade_id":"%d","user_id":"u%d"}' % (i, i)) for i in range(500)]
     small: list[Record] = [(1, None, b"little")]
     writer = BatchWriter(ProducerId(id=7, epoch=3, transactional=True))
     large, little = writer.write([outgoing_of("t", records + small)])[0]
@@ -107,6 +107,14 @@ def test_large_batches_are_compressed_and_kafkas_clients_read_them() -> None:
         assert (read.compression_type, read.is_transactional, read.producer_id) == (codec, True, 7)
         assert [(record.key, record.value) for record in read] == [(key, value) for _, key, value in expected]
         assert _read(batch) == expected
+
+
+def test_what_would_shrink_to_next_to_nothing_is_sent_as_it_is() -> None:
+    """Or a few megabytes of it could fill a reader's memory."""
+    records: list[Record] = [(0, b"k", b"{" * 500_000)]
+    (batch,) = BatchWriter().write([outgoing_of("t", records)])[0]
+    assert len(batch.data) > 500_000
+    assert _read(batch) == records
 
 
 def test_columns_are_taken_where_they_lie() -> None:

@@ -211,7 +211,7 @@ def due_of(store: Store) -> list[bytes]:
     batch, _, settled = apply_ticks(store.state, records_of("clock", 0, [(None, b"")], timestamp_ms=2 * NOW_MS))
     return [
         of.data[at : at + size].tobytes()
-        for of in (batch, settled.batch)
+        for of in (batch, settled)
         for at, size in zip(of.text_at[0].tolist(), of.text_len[0].tolist(), strict=True)
     ]
 

@@ -132,7 +132,7 @@ def test_what_is_mixed_is_off_though_the_asset_comes_to_zero(client: Client) -> 
     for account, amount in (("wallet:ann/p", 3), ("fees", -3)):
         client.command(insert.format(account, amount))
     result = CliRunner().invoke(app, ["trial-balance"])
-    client.command("DELETE FROM ledger_entries WHERE asset = 'XAU'")
+    client.command("DELETE FROM wallet_entries WHERE asset = 'XAU'")
     assert isinstance(result.exception, SystemExit | trial_balance.NotBalanced)
     assert result.exit_code == 1
     assert "XAU (3 of virtual money)" in result.output + str(result.exception)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba import njit
 
+from assetstream.models.encode import names_of
 from assetstream.models.interning import MAX_BYTES
 from assetstream.models.messages import SettlementStatus, Side
 from assetstream.models.outcomes import method_of
@@ -108,20 +109,20 @@ def settled_by_ticks(
         [portfolios["user"][portfolio], portfolios["portfolio"][portfolio], wallet, rows["symbol"], *assets], 1
     )
     n = len(rows)
-    brokers = [b"" if number < 0 else method_of(state, number).encode() for number in rows["broker"].tolist()]
-    sizes = np.array([len(broker) for broker in brokers], np.int32)
+    numbers, which = np.unique(rows["broker"], return_inverse=True)
+    brokers = names_of([b"" if number < 0 else method_of(state, number).encode() for number in numbers.tolist()])
     text_at, text_len = np.zeros((len(TEXT), n), np.int64), np.zeros((len(TEXT), n), np.int32)
     text_len[0] = np.strings.str_len(np.ascontiguousarray(due["text"]).view(f"S{MAX_BYTES}")[:, 0])
     text_len[1:_BROKER] = state.lengths[names].T
     texts = np.empty(int(text_len.sum()), np.uint8)
     _gather(due.view(np.uint8), DUE.itemsize, state.strings.rows.view(np.uint8), names, text_len, texts, text_at)
-    text_at[_BROKER] = len(texts) + np.cumsum(sizes) - sizes
-    text_len[_BROKER] = np.where(rows["broker"] < 0, -1, sizes)
+    text_at[_BROKER] = len(texts) + brokers.at[which]
+    text_len[_BROKER] = np.where(rows["broker"] < 0, -1, brokers.len[which])
     sells, event = rows["side"] == _SELL, np.arange(n)
     cash_after, asset_after = (_holding(n, event[of], changes[of]) for of in (sells, ~sells))
     return SettlementBatch(
         Records(records.topic, records.partition, records.data, *(column[settled["tick"]] for column in records[3:])),
-        np.concatenate([texts, np.frombuffer(b"".join(brokers), np.uint8)]),
+        np.concatenate([texts, brokers.data]),
         {},
         text_at,
         text_len,
